@@ -7,6 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 OTHERS := .venv-bench/.installed
 RELEASED := .venv-release/.installed
+CONTRACT := .venv-contract/.installed
 WEB := web/node_modules/.installed
 PAGE := etl/serving/static/page
 BENCH ?= --write-docs
@@ -16,7 +17,7 @@ TWO := -n 2 --dist worksteal
 
 # The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
 unexport $(filter PG% ETL_% DATABASE_URL,$(.VARIABLES))
-demo serve test test-16 test-slow test-browser coverage: export ETL_DATABASE_URL = $(DATABASE)
+demo serve test test-16 test-slow test-browser test-contract coverage: export ETL_DATABASE_URL = $(DATABASE)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help
@@ -83,6 +84,10 @@ test-browser: $(INSTALLED) $(WEB) ## install Chromium where there is none, and l
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -c scripts/browser-constraints.txt playwright
 	$(BIN)/pytest -m slow tests/serving/test_page.py
 
+.PHONY: test-contract
+test-contract: $(INSTALLED) $(CONTRACT) ## ask `etl serve` whatever its description allows, and compare the Kubernetes manifests with their schemas
+	$(BIN)/pytest -m "slow or not slow" tests/serving/test_contract.py tests/docs/test_kubernetes.py
+
 .PHONY: docs
 docs: $(INSTALLED) ## the documentation as a site that needs no network, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -109,7 +114,7 @@ bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five
 	@$(BIN)/python -m scripts.benchmark cliffs $(BENCH)
 
 .PHONY: bench-serve
-bench-serve: $(INSTALLED) ## requests per second of the service on sample data: a minute; needs wrk
+bench-serve: $(INSTALLED) ## compare the speed of the service with what it must reach, on sample data: two minutes; needs wrk
 	@$(BIN)/python scripts/bench_serve.py
 
 .PHONY: wheel
@@ -150,6 +155,13 @@ $(RELEASED): scripts/release-constraints.txt
 	@.venv-release/bin/python -m pip install --quiet -c $< twine cyclonedx-bom
 	@touch $@
 
+# Two programs that only check: the loader, the service and the other tests need neither.
+$(CONTRACT): scripts/contract-constraints.txt
+	@echo "installing into .venv-contract ..." >&2
+	@$(PYTHON) -m venv --clear .venv-contract
+	@.venv-contract/bin/python -m pip install --quiet -c $< schemathesis kubernetes-validate
+	@touch $@
+
 $(WEB): web/package.json web/package-lock.json web/.npmrc
 	@echo "installing into web/node_modules ..." >&2
 	@cd web && npm ci --silent
@@ -157,5 +169,5 @@ $(WEB): web/package.json web/package-lock.json web/.npmrc
 
 .PHONY: clean
 clean: ## remove what make made; the database in .etl and the failed store stay
-	rm -rf .venv .venv-bench .venv-release web/node_modules .coverage* dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench .venv-contract .venv-release web/node_modules .coverage* dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find etl tests sql -name __pycache__ -type d -prune -exec rm -rf {} +

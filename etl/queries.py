@@ -6,6 +6,7 @@ A file is a sequence of `-- name: snake_name`, one line `-- what it does`, and t
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
@@ -18,6 +19,15 @@ from etl.settings import shipped
 
 Row = TypeVar("Row")
 Values = Mapping[str, Any] | Sequence[Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """A condition on the columns of a list, with its values by name. Without one every row matches."""
+
+    text: sql.Composable = field(default_factory=lambda: sql.SQL("true"))
+    values: Mapping[str, Any] = field(default_factory=dict)
+
 
 _HEAD = re.compile(r"^-- name: ([a-z_]+)\n-- .+\n", re.MULTILINE)
 

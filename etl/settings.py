@@ -414,6 +414,22 @@ class ServeSettings:
             twins=("ETL_SERVE_CORS_ORIGINS",),
         ),
     ] = None
+    allow_replay: Annotated[
+        bool,
+        Option(
+            "Let operators replay files of the failed store by POST. The user of the service must be allowed to load.",
+            twins=("ETL_SERVE_ALLOW_REPLAY",),
+        ),
+    ] = False
+    failed_dir: Annotated[
+        Path,
+        Option(
+            "Folder of the failed store, for --allow-replay.",
+            metavar="DIR",
+            read=Path,
+            twins=("ETL_SERVE_FAILED_DIR",),
+        ),
+    ] = Path("failed")
     # On by default, so the option is --no-access-log.
     access_log: Annotated[bool, Option("Do not log the requests.", twins=("ETL_SERVE_NO_ACCESS_LOG",))] = True
 

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from psycopg.rows import class_row
 
 from etl import queries
 from etl.serving.identity import Identity
+from etl.serving.listing import takes_no_parameter
 from etl.serving.pool import Connection, Sessions
 from etl.serving.rows import table_named
 from etl.serving.tables import Column, Table
@@ -55,7 +56,7 @@ class FreshnessList:
 
 def router(watch: Watch, sessions: Sessions) -> APIRouter:
     """Return the routes that say what there is."""
-    routes = APIRouter(prefix="/v1", tags=["aggregates"])
+    routes = APIRouter(prefix="/v1", dependencies=[Depends(takes_no_parameter)], tags=["aggregates"])
 
     @routes.get("/aggregates")
     async def aggregates() -> Aggregates:
@@ -74,7 +75,7 @@ def router(watch: Watch, sessions: Sessions) -> APIRouter:
 
         async def read(connection: Connection) -> list[Freshness]:
             async with connection.cursor(row_factory=class_row(Freshness)) as cursor:
-                await cursor.execute(_SQL["freshness"])
+                await cursor.execute(_SQL["freshness"], {"aggregate": None})
                 return await cursor.fetchall()
 
         return FreshnessList(freshness=await sessions.read(identity.database_role, read))

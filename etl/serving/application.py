@@ -23,6 +23,7 @@ from etl.serving.metrics import Metrics
 from etl.serving.openapi import Description, describe
 from etl.serving.pool import Connection, Sessions
 from etl.serving.problems import ProblemError
+from etl.serving.replaying import Replays
 from etl.serving.stream import Stream
 from etl.serving.tables import read_tables
 from etl.serving.tokens import PATH as TOKEN_PATH
@@ -58,6 +59,7 @@ class Service:
         *,
         has_access_log: bool,
         shared: Shares | None = None,
+        replays: Replays | None = None,
     ) -> None:
         self.sessions = Sessions(database, size=limits.connections, statement_seconds=limits.statement_seconds)
         # Busy readers must not keep the watch from looking.
@@ -69,6 +71,7 @@ class Service:
         self.metrics = Metrics()
         self.stream = Stream(self.watch, limits.subscribers)
         self.ledger = Ledger(database, config_dir, limits.statement_seconds)
+        self.replays = replays
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -85,6 +88,8 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self.replays is not None:
+                await self.replays.close()
             if self.kept.shared is not None:
                 await self.kept.shared.close()
             await self.versions.close()
@@ -159,7 +164,7 @@ def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
     )
     description = Description(app, service.watch)
     app.include_router(aggregates.router(service.watch, service.sessions))
-    app.include_router(ledger.router(service.ledger))
+    app.include_router(ledger.router(service.ledger, service.replays))
     answers = rows.Rows(service.watch, service.versions, service.sessions, service.kept)
     app.add_route(rows.PATH, answers.answer, methods=["GET"])
     app.add_route(rows.FACTS_PATH, answers.answer_facts, methods=["GET"])

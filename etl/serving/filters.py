@@ -71,46 +71,55 @@ def parse(table: Table, query: str, accept: str = "") -> PageRequest:
     """
     words: dict[str, str] = {}
     conditions: list[Condition] = []
-    for name, value in _pairs(query):
-        if "\x00" in value or "\x00" in name:
-            raise ProblemError(422, "a parameter has a NUL character")
+    for name, value in pairs_of(query):
         if name in RESERVED:
             if name in words:
                 raise ProblemError(422, f"{name} is given twice")
             words[name] = value
         else:
-            conditions.append(_condition(table, name, value))
+            conditions.append(condition_of(table, name, value))
     descending = _direction(table, words["order"]) if "order" in words else False
     return PageRequest(
         table=table,
         columns=_columns(table, words["select"]) if "select" in words else tuple(table.columns.values()),
         conditions=tuple(conditions),
         descending=descending,
-        limit=_limit(words.get("limit")),
-        after=_after(table, words["after"], descending=descending) if "after" in words else None,
+        limit=limit_of(words.get("limit"), ROWS_OF_A_PAGE, MAX_ROWS),
+        after=(key_of(words["after"], table.name, len(table.key), descending=descending) if "after" in words else None),
         format=_format(words.get("format"), accept),
         numbers_as_text=_word("numbers", words.get("numbers"), "text"),
         for_spreadsheet=_word("for", words.get("for"), "spreadsheet"),
     )
 
 
-def _pairs(query: str) -> list[tuple[str, str]]:
+def pairs_of(query: str) -> list[tuple[str, str]]:
+    """Return the parameters of a query string.
+
+    Raises ProblemError.
+    """
     try:
-        return parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS, errors="strict")
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS, errors="strict")
     except UnicodeDecodeError:
         raise ProblemError(422, "expected UTF-8 in the query string") from None
     except ValueError:
         raise ProblemError(422, f"expected at most {MAX_PARAMETERS} parameters") from None
+    if any("\x00" in name or "\x00" in value for name, value in pairs):
+        raise ProblemError(422, "a parameter has a NUL character")
+    return pairs
 
 
-def _condition(table: Table, name: str, text: str) -> Condition:
+def condition_of(table: Table, name: str, text: str, words: Sequence[str] = RESERVED) -> Condition:
+    """Return the condition that a parameter is; `words` are the parameters that are none.
+
+    Raises ProblemError.
+    """
     column = table.columns.get(name)
     if column is None:
         raise ProblemError(
             422,
             f"{table.name} has no column and no parameter {name!r}",
             columns=table.indexed,
-            parameters=list(RESERVED),
+            parameters=list(words),
         )
     if not column.is_indexed:
         raise ProblemError(422, f"rows cannot be chosen by {name}, because no index has it", columns=table.indexed)
@@ -172,12 +181,21 @@ def _direction(table: Table, text: str) -> bool:
     return directions == {"desc"}
 
 
-def _limit(text: str | None) -> int:
+def limit_of(text: str | None, default: int, most: int) -> int:
+    """Return how many rows a page may have.
+
+    Raises ProblemError.
+    """
     if text is None:
-        return ROWS_OF_A_PAGE
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= MAX_ROWS:
-        raise ProblemError(422, f"expected a limit from 1 to {MAX_ROWS}; the rest of the rows is on the next pages")
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
+        raise wrong("limit", f"expected a limit from 1 to {most}; the rest is on the next pages")
     return int(text)
+
+
+def wrong(name: str, reason: str, **members: Any) -> ProblemError:
+    """Return the problem of a wrong parameter."""
+    return ProblemError(422, reason, parameters=[{"parameter": name, "reason": reason}], **members)
 
 
 def _format(word: str | None, accept: str) -> Format:
@@ -186,7 +204,7 @@ def _format(word: str | None, accept: str) -> Format:
             if word == name:
                 return name
         raise ProblemError(422, f"there is no format {word!r}", formats=list(FORMATS))
-    kinds = [kind.split(";")[0].strip().lower() for kind in accept.split(",")] if accept else ["*/*"]
+    kinds = list(_accepted(accept)) if accept else ["*/*"]
     offered: dict[str, Format] = {kind.partition(";")[0]: name for name, kind in FORMATS.items() if name != "columns"}
     offered["application/ndjson"] = "ndjson"
     for kind in kinds:
@@ -197,29 +215,46 @@ def _format(word: str | None, accept: str) -> Format:
     raise ProblemError(406, "no format of the header Accept is there", formats=list(FORMATS.values()))
 
 
+def _accepted(accept: str) -> Iterator[str]:
+    """Yield the media types of a header Accept, the most wanted first; a weight of 0 means: not this one."""
+    weighted: list[tuple[float, str]] = []
+    for part in accept.split(","):
+        kind, *parameters = (word.strip().lower() for word in part.split(";"))
+        given = [word[2:] for word in parameters if word.startswith("q=")]
+        weight = float(given[0]) if given and re.fullmatch(r"[01](\.[0-9]{0,3})?", given[0]) else 1.0
+        weighted.append((-weight, kind))
+    for weight, kind in sorted(weighted, key=lambda pair: pair[0]):
+        if weight < 0:
+            yield kind
+
+
 def _word(name: str, given: str | None, expected: str) -> bool:
     if given not in {None, expected}:
         raise ProblemError(422, f"expected {name}={expected}, or no {name}")
     return given == expected
 
 
-def token_of(table: Table, key: Sequence[Any], *, descending: bool) -> str:
-    """Return the opaque token of the row with this key."""
-    text = json.dumps([table.name, descending, list(key)], ensure_ascii=False, separators=(",", ":"))
+def token_of(name: str, key: Sequence[Any], *, descending: bool) -> str:
+    """Return the opaque token of the row of a table or a list with this key."""
+    text = json.dumps([name, descending, list(key)], ensure_ascii=False, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _after(table: Table, token: str, *, descending: bool) -> tuple[str, ...]:
+def key_of(token: str, of: str, size: int, *, descending: bool) -> tuple[str, ...]:
+    """Return the key in a token of the table or the list `of`.
+
+    Raises ProblemError.
+    """
     try:
         read = json.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
         name, was_descending, key = read
     except (binascii.Error, ValueError, TypeError, RecursionError):
-        raise ProblemError(422, "after is no token of a page") from None
+        raise wrong("after", "after is no token of a page") from None
     is_key = isinstance(key, list) and all(isinstance(value, str) and _is_sendable(value) for value in key)
-    if not is_key or name != table.name or len(key) != len(table.key):
-        raise ProblemError(422, f"after is no token of a page of {table.name} as it is now; begin with the first page")
+    if not is_key or name != of or len(key) != size:
+        raise wrong("after", f"after is no token of a page of {of} as it is now; begin with the first page")
     if was_descending is not descending:
-        raise ProblemError(422, "after is a token of the other order")
+        raise wrong("after", "after is a token of the other order")
     return tuple(key)
 
 

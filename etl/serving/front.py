@@ -18,7 +18,7 @@ import structlog
 from etl.serving import problems
 from etl.serving.access import AccessLog, Served
 from etl.serving.identity import Identity
-from etl.serving.kept import Answer, Headers, Kept, Key, matches
+from etl.serving.kept import Answer, Headers, Kept, Key, matches, takes_gzip
 from etl.serving.metrics import Metrics
 from etl.serving.problems import ProblemError
 from etl.serving.rows import PATH, fresh_headers
@@ -61,6 +61,7 @@ _EXPOSED: Headers = [
     ),
     (b"cross-origin-resource-policy", b"cross-origin"),
 ]
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 log = structlog.get_logger(__name__)
@@ -141,16 +142,22 @@ class Front:
     ) -> None:
         """Let a WebSocket begin, unless a page of another origin opens it, or one who may not ask."""
         try:
-            origin = headers.get(b"origin")
-            own = (b"http://" + headers.get(b"host", b""), b"https://" + headers.get(b"host", b""))
-            if origin is not None and origin not in own and origin not in self._origins:
-                raise ProblemError(403, "this origin may not connect")
+            self._require_origin(headers)
             scope["etl.identity"] = await self._gate.identify(scope, headers)
         except ProblemError as problem:
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": problem.detail})
             return
         await self._app(scope, receive, send)
+
+    def _require_origin(self, headers: dict[bytes, bytes]) -> None:
+        """Raise ProblemError when a browser says that a page of elsewhere asks, which is not in the list.
+
+        A browser sends simple requests of any page, and only hides the answer from it.
+        """
+        origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+        if origin is not None and origin not in {b"http://" + host, b"https://" + host, *self._origins}:
+            raise ProblemError(403, "pages of this origin may not ask")
 
     def _id_of(self, headers: dict[bytes, bytes]) -> bytes:
         given = headers.get(b"x-request-id", b"")
@@ -171,10 +178,12 @@ class Front:
             await send({"type": "http.response.start", "status": 204, "headers": list(_PREFLIGHT)})
             await send({"type": "http.response.body", "body": b""})
             return
+        if scope["method"] not in _READING:
+            self._require_origin(headers)
         identity = await self._gate.identify(scope, headers)
         served.who = identity.name
         accept, encoding = headers.get(b"accept", b""), headers.get(b"accept-encoding", b"")
-        key: Key = (path, query, accept[:200], b"gzip" in encoding, identity.view)
+        key: Key = (path, query, accept[:200], takes_gzip(encoding), identity.view)
         if scope["method"] in {"GET", "HEAD"}:
             answer = self._kept.find(key)
             if answer is not None and await self._send_kept(key, answer, scope, headers, send):

@@ -1,5 +1,6 @@
 """Answers that are kept as bytes, each with the version of the rows in it. Knows no database and no request."""
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -10,6 +11,8 @@ Key: TypeAlias = tuple[bytes, bytes, bytes, bool, str]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 _ROOM_OF_AN_ENTRY = 1_000
+
+_NO_GZIP = re.compile(rb"gzip\s*;\s*q=0(\.0*)?\s*(,|$)")
 
 KEPT_SECONDS = 30.0
 """How long an answer is kept at most; a right that was revoked counts after this time."""
@@ -103,3 +106,8 @@ def matches(if_none_match: bytes, etag: bytes) -> bool:
     if if_none_match.strip() == b"*":
         return True
     return etag.removeprefix(b"W/") in {tag.strip().removeprefix(b"W/") for tag in if_none_match[:4_000].split(b",")}
+
+
+def takes_gzip(accept_encoding: bytes) -> bool:
+    """Return whether a client takes compressed bodies; `gzip;q=0` says that it does not."""
+    return b"gzip" in accept_encoding and not _NO_GZIP.search(accept_encoding)

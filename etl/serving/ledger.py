@@ -6,114 +6,59 @@ These answers are read over connections of their own by the same functions as th
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from urllib.parse import quote
 
 import psycopg
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from etl import datasets, queries
 from etl.database.connecting import Database, connect
 from etl.errors import DatabaseError, UsageError
 from etl.ingestion.ledger import failures, history
-from etl.ingestion.ledger.failures import State, StoredFailure
-from etl.ingestion.ledger.history import AttemptRow, FaultRow, RunFilter, RunRow, RunStatus
+from etl.ingestion.ledger.history import RunFilter
 from etl.ingestion.pipeline import tracing
-from etl.serving import problems
+from etl.serving import filters, listing, problems, statements
+from etl.serving.entries import (
+    DatasetColumn,
+    DatasetEntry,
+    Datasets,
+    DatasetTable,
+    FailureEntry,
+    FailureList,
+    ReplayBegun,
+    Run,
+    Runs,
+    Traced,
+    TracedRecord,
+)
+from etl.serving.filters import wrong
 from etl.serving.identity import Identity
+from etl.serving.listing import FAILURES, RUNS, Asked, takes_no_parameter
 from etl.serving.problems import ProblemError
+from etl.serving.replaying import Replays, require_known
+from etl.serving.rows import link_of
 
 # How many operators are answered at once, and how many seconds one of them waits.
 _SESSIONS = 4
 _WAIT_SECONDS = 2.0
-_MAX = 1_000
+_NO_PARAMETERS = [Depends(takes_no_parameter)]
+
+_TRACED = {
+    "parameters": [
+        {
+            "name": "columns",
+            "in": "query",
+            "required": True,
+            "style": "form",
+            "explode": True,
+            "description": "values of columns, such as those of the key",
+            "schema": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}},
+        }
+    ]
+}
 
 _SQL = queries.load("serving")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runs:
-    """Runs, the newest first. `more`: there are more that match; ask for fewer with `since`, `dataset` or `status`."""
-
-    runs: list[RunRow]
-    more: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run with its attempts, and with the faults of its refused records."""
-
-    run: RunRow
-    attempts: list[AttemptRow]
-    faults: list[FaultRow]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailureList:
-    """Files of the failed store, in the order of their creation. `more`: there are more that match."""
-
-    failures: list[StoredFailure]
-    more: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetColumn:
-    """A column of a table that a dataset fills."""
-
-    name: str
-    type: str
-    comment: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetTable:
-    """A table that a dataset fills."""
-
-    name: str
-    comment: str | None
-    columns: list[DatasetColumn]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetEntry:
-    """A dataset: how its records become rows."""
-
-    name: str
-    mode: str
-    key: list[str]
-    newest_by: str | None
-    tables: list[DatasetTable]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Datasets:
-    """The datasets of this installation."""
-
-    datasets: list[DatasetEntry]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TracedRecord:
-    """Where the record of a row is: its source, its number and its first byte. `missing` says why one is not known."""
-
-    run: str | None
-    dataset: str | None
-    source: str | None
-    loaded_at: datetime | None
-    record: int | None
-    offset: int | None
-    missing: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traced:
-    """The records that the rows with some values came from. `more`: there are more such rows."""
-
-    table: str
-    records: list[TracedRecord]
-    more: bool
 
 
 class Ledger:
@@ -155,11 +100,12 @@ def is_operator(request: Request) -> None:
         raise ProblemError(403, f"this is for operators; your role is {identity.role}")
 
 
-def router(ledger: Ledger) -> APIRouter:
-    """Return the routes for operators."""
+def router(ledger: Ledger, replays: Replays | None) -> APIRouter:
+    """Return the routes for operators; without `replays` nothing can be replayed."""
     routes = APIRouter(prefix="/v1", dependencies=[Depends(is_operator)], tags=["operators"])
     _add_runs(routes, ledger)
     _add_failures(routes, ledger)
+    _add_replay(routes, ledger, replays)
     _add_datasets(routes, ledger)
     return routes
 
@@ -167,21 +113,18 @@ def router(ledger: Ledger) -> APIRouter:
 def _add_runs(routes: APIRouter, ledger: Ledger) -> None:
     """Add the routes of what was loaded."""
 
-    @routes.get("/runs")
-    def runs(
-        dataset: str | None = None,
-        status: RunStatus | None = None,
-        since: datetime | None = None,
-        limit: Annotated[int, Query(ge=1, le=_MAX)] = 50,
-    ) -> Runs:
+    @routes.get("/runs", openapi_extra=listing.parameters(RUNS))
+    def runs(request: Request, response: Response) -> Runs:
         """List what was loaded, the newest run first."""
-        start = since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
-        with ledger.session() as connection:
-            asked = RunFilter(dataset=_text(dataset), status=status, since=start, limit=limit + 1)
-            found = history.runs(connection, asked, Path.cwd())
-        return Runs(runs=found[:limit], more=len(found) > limit)
+        asked = listing.asked(RUNS, request.url.query)
+        page = RunFilter(before=listing.number_after(asked), limit=asked.limit + 1)
+        with ledger.session() as connection, _explained(connection, asked):
+            found = history.numbered_runs(connection, page, statements.of_conditions(asked.conditions), Path.cwd())
+        token = listing.token_of(RUNS, found[asked.limit - 1][:1]) if len(found) > asked.limit else None
+        _link(request, response, token)
+        return Runs(runs=[row for _, row in found[: asked.limit]], more=token is not None, next=token)
 
-    @routes.get("/runs/{run}")
+    @routes.get("/runs/{run}", dependencies=_NO_PARAMETERS)
     def run(run: str) -> Run:
         """Show one run; `latest` is the newest."""
         with ledger.session() as connection:
@@ -200,34 +143,76 @@ def _add_runs(routes: APIRouter, ledger: Ledger) -> None:
 def _add_failures(routes: APIRouter, ledger: Ledger) -> None:
     """Add the route of what was refused."""
 
-    @routes.get("/failures")
-    def failure_list(
-        run: str | None = None,
-        dataset: str | None = None,
-        state: State | None = None,
-        limit: Annotated[int, Query(ge=1, le=_MAX)] = 200,
-    ) -> FailureList:
+    @routes.get("/failures", openapi_extra=listing.parameters(FAILURES))
+    def failure_list(request: Request, response: Response) -> FailureList:
         """List the files of refused records: what is wrong and where, and no record."""
+        asked = listing.asked(FAILURES, request.url.query)
+        after = (asked.after[0], asked.after[1]) if asked.after else None
+        with ledger.session() as connection, _explained(connection, asked):
+            found = failures.page(connection, statements.of_conditions(asked.conditions), after, asked.limit + 1)
+        has_more = len(found) > asked.limit
+        token = listing.token_of(FAILURES, listing.key_of_failure(found[asked.limit - 1])) if has_more else None
+        _link(request, response, token)
+        return FailureList(failures=found[: asked.limit], more=has_more, next=token)
+
+
+@contextmanager
+def _explained(connection: psycopg.Connection, asked: Asked) -> Iterator[None]:
+    """Raise ProblemError with the parameter whose value does not fit its type."""
+    try:
+        yield
+    except psycopg.DataError as error:
+        text, values = statements.unfitting([(value, column) for value, column, _ in asked.given])
+        for (place,) in connection.execute(text, values).fetchall():
+            _, column, name = asked.given[place]
+            raise wrong(name, f"expected {column.type} as the value of {name}") from error
+        raise wrong("after", "after is no token of a page") from error
+
+
+def _link(request: Request, response: Response, token: str | None) -> None:
+    if token is not None:
+        response.headers["Link"] = link_of(request, token)
+
+
+def _add_replay(routes: APIRouter, ledger: Ledger, replays: Replays | None) -> None:
+    """Add the routes of one file of the failed store."""
+
+    @routes.get("/failures/{id}", dependencies=_NO_PARAMETERS)
+    def failure(id: str) -> FailureEntry:
+        """Show one file of refused records: its state, and what became of its replay."""
         with ledger.session() as connection:
-            found = failures.find(connection, run=_text(run), dataset=_text(dataset), state=state)
-        return FailureList(failures=found[:limit], more=len(found) > limit)
+            found = require_known(connection, _text(id) or "")
+            waiting = failures.rest_of(connection, id)
+        return FailureEntry(failure=found, waiting=waiting, replay=replays.state_of(id) if replays else None)
+
+    @routes.post("/failures/{id}/replay", status_code=202, dependencies=_NO_PARAMETERS)
+    async def begin_replay(id: str, request: Request, response: Response) -> ReplayBegun:
+        """Load one file of the failed store again, as `etl failed replay` does; the answer comes while it runs."""
+        if replays is None:
+            raise ProblemError(403, "this service replays nothing; `etl serve --allow-replay` does")
+        if await request.body():
+            raise ProblemError(422, "expected no body: the address names the file")
+        identity: Identity = request.scope["etl.identity"]
+        state = await replays.begin(_text(id) or "", identity.name)
+        response.headers["Location"] = address = f"/v1/failures/{quote(id, safe='')}"
+        return ReplayBegun(id=id, result=address, replay=state)
 
 
 def _add_datasets(routes: APIRouter, ledger: Ledger) -> None:
     """Add the routes of datasets and their rows."""
 
-    @routes.get("/datasets")
+    @routes.get("/datasets", dependencies=_NO_PARAMETERS)
     def dataset_list() -> Datasets:
         """List the datasets of this installation, with the tables that they fill."""
         return Datasets(datasets=[_entry(each) for each in datasets.readable(ledger.config_dir)])
 
-    @routes.get("/trace/{table}")
+    @routes.get("/trace/{table}", openapi_extra=_TRACED)
     def trace(table: str, request: Request) -> Traced:
         """Say from which source, record and byte the rows with some values came: `?column=value&...`."""
         known = [each.name for dataset in datasets.readable(ledger.config_dir) for each in dataset.tables]
         if table not in known:
             raise ProblemError(404, "there is no such table of a dataset", tables=known)
-        conditions = [(name, _text(value) or "") for name, value in request.query_params.multi_items()]
+        conditions = filters.pairs_of(request.url.query)
         if not conditions:
             raise ProblemError(422, "expected at least one COLUMN=VALUE, such as the key of a row")
         with ledger.session() as connection:

@@ -6,7 +6,9 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
-from etl.serving.filters import FORMATS, MAX_ROWS, OPERATORS, ROWS_OF_A_PAGE
+from etl.serving import openapi_routes as routes
+from etl.serving import tokens
+from etl.serving.filters import OPERATORS
 from etl.serving.tables import Column, Table
 from etl.serving.watching import Watch
 
@@ -23,16 +25,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "date": {"type": "string", "format": "date"},
     "timestamp with time zone": {"type": "string", "format": "date-time"},
 }
-_PROBLEMS = {
-    "401": "no key, or one that is not valid",
-    "403": "the role may not ask this",
-    "404": "there is no such aggregate; the answer names those that there are",
-    "406": "the header Accept names no format that there is",
-    "422": "this cannot be asked; the answer names what can",
-    "429": "the key asks too often",
-    "503": "the service or the database is busy or away, or the aggregate was never computed: ask again",
-    "504": "the database took longer than the limit",
-}
+_OPERATOR = rf"^(not\.)?({'|'.join([*OPERATORS, 'in', 'is'])})\."
 _DESCRIPTION = """The precomputed tables of logistics-etl. Each answer says which version of a table it has (ETag,
 X-Version), through when its facts reach (X-Facts-Through), how many buckets wait for the next refresh
 (X-Pending-Buckets) and how many rejected records are missing (X-Rejected-Waiting). Errors are problem documents."""
@@ -74,17 +67,24 @@ def describe(app: FastAPI, tables: list[Table]) -> dict[str, Any]:
         routes=app.routes,
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas["Problem"] = _problem_schema()
+    schemas["Problem"] = routes.problem_schema()
+    schemas["TextRow"] = _text_row_schema()
     for path in document["paths"].values():
-        for operation in path.values():
+        for method, operation in path.items():
             operation["responses"].pop("422", None)
-            operation["responses"] |= _problems(["401", "403", "404", "422", "429", "503"])
+            operation["responses"] |= routes.problems(["401", "403", "404", "422", "429", "503", "504"])
+            if method == "post":
+                operation["responses"] |= routes.problems(["409", "413"])
     for table in tables:
         schemas[f"{table.name}_row"] = _row_schema(table)
         schemas[f"{table.name}_page"] = _page_schema(table)
         document["paths"][f"/v1/aggregates/{table.name}/rows"] = {"get": _operation(table)}
-    document["paths"]["/v1/facts/{table}"] = {"get": _facts()}
-    document["paths"]["/v1/stream"] = {"get": _stream()}
+    document["paths"] |= {
+        "/v1/facts/{table}": {"get": routes.facts()},
+        "/v1/stream": {"get": routes.stream()},
+        tokens.PATH: {"post": routes.token()},
+        **routes.states(),
+    }
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
@@ -116,6 +116,14 @@ def _row_schema(table: Table) -> dict[str, Any]:
     return {"type": "object", "description": table.aggregate.grain, "properties": properties}
 
 
+def _text_row_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "a row with numbers=text: the same columns, and texts instead of numbers",
+        "additionalProperties": {"type": ["string", "boolean", "null", "array", "object"]},
+    }
+
+
 def _page_schema(table: Table) -> dict[str, Any]:
     text, number = {"type": ["string", "null"]}, {"type": "integer"}
     return {
@@ -131,16 +139,19 @@ def _page_schema(table: Table) -> dict[str, Any]:
             "columns": {"type": "array", "items": {"type": "string"}, "description": "the names, with format=columns"},
             "rows": {
                 "type": "array",
-                "items": {"anyOf": [{"$ref": f"#/components/schemas/{table.name}_row"}, {"type": "array"}]},
+                "items": {
+                    "anyOf": [
+                        {"$ref": f"#/components/schemas/{table.name}_row"},
+                        {"$ref": "#/components/schemas/TextRow"},
+                        {"type": "array"},
+                    ]
+                },
             },
         },
     }
 
 
 def _operation(table: Table) -> dict[str, Any]:
-    json_of_page = {"schema": {"$ref": f"#/components/schemas/{table.name}_page"}}
-    kinds = {kind.partition(";")[0] for name, kind in FORMATS.items() if name not in {"json", "columns"}}
-    texts: dict[str, Any] = {kind: {"schema": {"type": "string"}} for kind in sorted(kinds)}
     key = ", ".join(table.key)
     return {
         "tags": ["rows"],
@@ -149,9 +160,12 @@ def _operation(table: Table) -> dict[str, Any]:
         "operationId": f"rows_of_{table.name}",
         "parameters": [*_filters(table), *_parameters(table)],
         "responses": {
-            "200": {"description": "a page of rows", "content": {"application/json": json_of_page} | texts},
+            "200": {
+                "description": "a page of rows",
+                "content": routes.contents({"$ref": f"#/components/schemas/{table.name}_page"}),
+            },
             "304": {"description": "the client has these rows already"},
-            **_problems(list(_PROBLEMS)),
+            **routes.problems(routes.OF_ROWS),
         },
     }
 
@@ -159,10 +173,10 @@ def _operation(table: Table) -> dict[str, Any]:
 def _filters(table: Table) -> list[dict[str, Any]]:
     operators = ", ".join([*OPERATORS, "in", "is", "not.OPERATOR"])
     return [
-        _parameter(
+        routes.parameter(
             column.name,
             f"{column.comment} Given as OPERATOR.VALUE ({operators}); {column.type}.",
-            {"type": "string"},
+            {"type": "string", "pattern": _OPERATOR},
         )
         for column in table.columns.values()
         if column.is_indexed
@@ -172,89 +186,15 @@ def _filters(table: Table) -> list[dict[str, Any]]:
 def _parameters(table: Table) -> list[dict[str, Any]]:
     columns = list(table.columns)
     return [
-        _parameter(
-            "select", "the columns to return, separated by commas; all", {"type": "string", "examples": [columns[0]]}
+        routes.parameter(
+            "select",
+            "the columns to return, separated by commas; all",
+            {"type": "string", "minLength": 1, "examples": [columns[0]]},
         ),
-        _parameter(
+        routes.parameter(
             "order",
             "first columns of the key, each with .asc or .desc, all in one direction; ascending",
             {"type": "string", "examples": [f"{table.key[0]}.desc"]},
         ),
-        *_common(),
+        *routes.common(),
     ]
-
-
-def _common() -> list[dict[str, Any]]:
-    """Return the parameters of all tables."""
-    return [
-        _parameter(
-            "limit",
-            "rows of a page",
-            {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": ROWS_OF_A_PAGE},
-        ),
-        _parameter("after", "the token `next` of the page before", {"type": "string"}),
-        _parameter("format", "instead of the header Accept", {"type": "string", "enum": list(FORMATS)}),
-        _parameter("numbers", "text: numbers as texts, with every digit", {"type": "string", "enum": ["text"]}),
-        _parameter(
-            "for",
-            "spreadsheet: in CSV, a quote before texts that a spreadsheet would run",
-            {"type": "string", "enum": ["spreadsheet"]},
-        ),
-    ]
-
-
-def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
-
-
-def _facts() -> dict[str, Any]:
-    table = {"name": "table", "in": "path", "required": True, "schema": {"type": "string"}}
-    return {
-        "tags": ["rows"],
-        "summary": "Rows of a table that a dataset fills.",
-        "description": "Filters, pages and formats are those of aggregates. Facts have no version and are not kept.",
-        "operationId": "rows_of_facts",
-        "parameters": [
-            {**table, "description": "the table with its schema, such as logistics.shipments"},
-            _parameter("select", "the columns to return, separated by commas; all", {"type": "string"}),
-            _parameter("order", "first columns of the key, all in one direction; ascending", {"type": "string"}),
-            *(each for each in _common()),
-        ],
-        "responses": {
-            "200": {"description": "a page of rows", "content": {"application/json": {"schema": {"type": "object"}}}},
-            **_problems(list(_PROBLEMS)),
-        },
-    }
-
-
-def _stream() -> dict[str, Any]:
-    return {
-        "tags": ["aggregates"],
-        "summary": "Each refresh that changed rows, as server-sent events.",
-        "description": "An event `state` for each aggregate at first; then an event `refresh` when rows changed.",
-        "operationId": "stream",
-        "responses": {
-            "200": {"description": "events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
-            **_problems(["401", "403", "429", "503"]),
-        },
-    }
-
-
-def _problems(statuses: list[str]) -> dict[str, Any]:
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _PROBLEMS[status], "content": content} for status in statuses}
-
-
-def _problem_schema() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "description": "a problem document (RFC 9457)",
-        "required": ["title", "status", "detail"],
-        "properties": {
-            "type": {"type": "string"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "request_id": {"type": "string"},
-        },
-    }

@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request, Response
 from zlib_ng import zlib_ng
 
-from etl.serving.kept import matches
+from etl.serving.kept import matches, takes_gzip
 
 FOLDER = Path(__file__).parent / "static" / "page"
 
@@ -44,7 +44,7 @@ def add(app: FastAPI) -> None:
         file = files[request.url.path]
         if matches(request.headers.get("if-none-match", "").encode("latin-1"), file.etag):
             return Response(status_code=304, headers=file.headers)
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if takes_gzip(request.headers.get("accept-encoding", "").encode("latin-1")):
             return Response(file.compressed, headers={**file.headers, "Content-Encoding": "gzip"})
         return Response(file.body, headers=file.headers)
 

@@ -140,7 +140,7 @@ class Rows:
 
         async def read(connection: Connection) -> Freshness | None:
             async with connection.cursor(row_factory=class_row(Freshness)) as cursor:
-                await cursor.execute(_SQL["freshness_of"], {"aggregate": table.name})
+                await cursor.execute(_SQL["freshness"], {"aggregate": table.name})
                 return await cursor.fetchone()
 
         found = await self._sessions.read(identity.database_role, read)
@@ -173,11 +173,11 @@ class Rows:
             return Response(status_code=304, headers=fresh)
         token = None
         if page.last_key is not None:
-            token = filters.token_of(table, msgspec.json.decode(page.last_key), descending=asked.descending)
+            token = filters.token_of(table.name, msgspec.json.decode(page.last_key), descending=asked.descending)
         body = _body(asked, page, token)
         headers = {"Content-Type": FORMATS[asked.format], "Vary": "Accept, Accept-Encoding, Authorization"}
         if token:
-            headers["Link"] = f'<{_next(request, token)}>; rel="next"'
+            headers["Link"] = link_of(request, token)
         key: Key = request.scope["etl.key"]
         if key[3] and asked.format not in COLUMNAR and len(body) >= _LEAST_COMPRESSED:
             body = zlib_ng.compress(body, 2, _GZIP)
@@ -231,10 +231,11 @@ def _until() -> float:
     return asyncio.get_running_loop().time() + KEPT_SECONDS
 
 
-def _next(request: Request, token: str) -> str:
+def link_of(request: Request, token: str) -> str:
+    """Return the header that leads to the next page of a request."""
     pairs = [(name, value) for name, value in parse_qsl(request.url.query, keep_blank_values=True) if name != "after"]
     query = urlencode([*pairs, ("after", token)], safe=".,()*:", quote_via=quote)
-    return f"{request.url.path}?{query}"
+    return f'<{request.url.path}?{query}>; rel="next"'
 
 
 def _body(asked: PageRequest, page: _Page, token: str | None) -> bytes:

@@ -23,6 +23,7 @@ from etl import queries
 from etl.database import connecting
 from etl.database.connecting import Database
 from etl.errors import ExitCode, UsageError, reason_of
+from etl.ingestion.failed_store.store import FailedStore
 from etl.serving import keys
 from etl.serving.application import Limits, Service, application
 from etl.serving.front import Front, Gate
@@ -30,6 +31,7 @@ from etl.serving.gates import Keys, Loopback
 from etl.serving.jwts import Jwts, Trust, require_keys, roles_of
 from etl.serving.kept import Shares
 from etl.serving.limiting import Rate
+from etl.serving.replaying import Replays
 from etl.serving.tokens import Tokens, secret_of
 from etl.settings import ServeSettings
 
@@ -60,7 +62,14 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
     )
     origins = origins_of(settings)
     shared = _shared(database, settings.cache)
-    service = Service(database, config_dir, limits, has_access_log=settings.access_log, shared=shared)
+    service = Service(
+        database,
+        config_dir,
+        limits,
+        has_access_log=settings.access_log,
+        shared=shared,
+        replays=_replays(database, config_dir, settings),
+    )
     guard = _guard(service, database, settings)
     with bound(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
@@ -81,6 +90,18 @@ def _shared(database: Database, url: str | None) -> Shares | None:
     from etl.serving.shared import Shared  # noqa: PLC0415 - 0.1 s for those who have a cache
 
     return Shared(url, f"{database.place} {conninfo_to_dict(database.conninfo).get('port', '')}")
+
+
+def _replays(database: Database, config_dir: Path, settings: ServeSettings) -> Replays | None:
+    """Return what replays files of the failed store, if operators may ask for that.
+
+    Raises UsageError when the failed store cannot be written.
+    """
+    if not settings.allow_replay:
+        return None
+    with FailedStore(settings.failed_dir) as store:
+        store.prepare()
+    return Replays(database, config_dir, settings.failed_dir)
 
 
 def _config(app: Front) -> uvicorn.Config:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from etl import queries
+from etl.queries import Conditions
 from etl.serving.filters import COLUMNAR, OPERATORS, STATES, Condition, PageRequest
 from etl.serving.tables import Column, Table
 
@@ -21,6 +22,7 @@ _FORMULA = "^[=+\\-@\t\r\n|]"
 _SEPARATORS = {"json": ",", "columns": ",", "ndjson": "\n", "csv": "\r\n"}
 _FRESHNESS = sql.SQL("analytics.freshness")
 _MOST_KEPT = 500
+_VALUE = sql.SQL("%s")
 
 _kept: OrderedDict[object, bytes] = OrderedDict()
 
@@ -106,9 +108,9 @@ def _of_page(column: Column) -> sql.Identifier:
     return sql.Identifier("page", column.name.replace("%", "%%"))
 
 
-def _typed(column: Column, *, is_list: bool = False) -> sql.Composed:
+def _typed(column: Column, value: sql.Composable = _VALUE, *, is_list: bool = False) -> sql.Composed:
     # The text is that of format_type, which quotes what must be quoted.
-    return sql.SQL("%s::{}").format(sql.SQL((column.type + ("[]" if is_list else "")).replace("%", "%%")))
+    return sql.SQL("{}::{}").format(value, sql.SQL((column.type + ("[]" if is_list else "")).replace("%", "%%")))
 
 
 def _order(table: Table, *, descending: bool) -> sql.Composable:
@@ -146,18 +148,29 @@ def _where(request: PageRequest) -> sql.Composable:
     return sql.SQL(" and ").join(parts)
 
 
-def _condition(condition: Condition) -> sql.Composable:
+def _condition(condition: Condition, value: sql.Composable = _VALUE) -> sql.Composable:
     column = _quoted(condition.column)
     if condition.operator == "in":
-        compared = sql.SQL("{} = any({})").format(column, _typed(condition.column, is_list=True))
+        compared = sql.SQL("{} = any({})").format(column, _typed(condition.column, value, is_list=True))
     elif condition.operator == "is":
         compared = sql.SQL("{} is {}").format(column, sql.SQL(STATES[condition.values[0]]))
     else:
-        value: sql.Composable = _typed(condition.column)
-        if condition.operator in {"like", "ilike"}:
-            value = sql.SQL("%s")
+        if condition.operator not in {"like", "ilike"}:
+            value = _typed(condition.column, value)
         compared = sql.SQL("{} {} {}").format(column, sql.SQL(OPERATORS[condition.operator]), value)
     return sql.SQL("not ({})").format(compared) if condition.is_negated else compared
+
+
+def of_conditions(conditions: Sequence[Condition]) -> Conditions:
+    """Return conditions on the columns of a list, with their values by name."""
+    named = {f"given_{number}": each for number, each in enumerate(conditions)}
+    parts = [_condition(each, sql.Placeholder(name)) for name, each in named.items()]
+    values = {
+        name: list(each.values) if each.operator == "in" else _value(each)
+        for name, each in named.items()
+        if each.operator != "is"
+    }
+    return Conditions(text=sql.SQL(" and ").join([sql.SQL("true"), *parts]), values=values)
 
 
 def _shown(column: Column, request: PageRequest) -> sql.Composable:

@@ -111,11 +111,12 @@ async def read_facts(connection: psycopg.AsyncConnection[Any], datasets: Iterabl
     """Return the tables of datasets that exist and have a primary key, which is the order of their pages, by name."""
     comments = {table.name: table.comment for dataset in datasets for table in dataset.tables}
     keys = await (await connection.execute(_SQL["keys"], {"tables": list(comments)})).fetchall()
-    known = [_fact(name, tuple(key), comments[name] or "") for name, key in keys]
+    known = [as_aggregate(name, tuple(key), comments[name] or "") for name, key in keys]
     return {name: replace(table, is_fact=True) for name, table in (await read_tables(connection, known)).items()}
 
 
-def _fact(name: str, key: tuple[str, ...], comment: str) -> Aggregate:
+def as_aggregate(name: str, key: tuple[str, ...], comment: str) -> Aggregate:
+    """Return a table that is no aggregate as if it were one."""
     return Aggregate(
         name=name,
         table=name,

@@ -82,6 +82,9 @@ class Tokens:
         body = await request.body()
         given = None
         if body:
+            kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+            if kind != "application/json":
+                raise ProblemError(415, "expected a body of application/json")
             try:
                 given = msgspec.json.decode(body, type=_Asked).refresh_token
             except msgspec.DecodeError:

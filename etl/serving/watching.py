@@ -157,7 +157,7 @@ class Watch:
 
         async def read(connection: Connection) -> tuple[dict[str, Table], dict[str, Table], list[Freshness]]:
             async with connection.cursor(row_factory=class_row(Freshness)) as cursor:
-                await cursor.execute(_SQL["freshness"])
+                await cursor.execute(_SQL["freshness"], {"aggregate": None})
                 rows = await cursor.fetchall()
             tables = await read_tables(connection, self._aggregates)
             return tables, await read_facts(connection, self._datasets), rows

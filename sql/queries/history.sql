@@ -1,73 +1,78 @@
 -- name: runs
 -- List the matching runs, the newest first, with their status and the counts of their records.
-select
-    r.run, r.dataset, coalesce(a.source, r.source) as source, s.status, r.mode, r.started_at, r.finished_at, a.ended_at,
-    a.attempt as attempts, a.exit_code, a.host, a.os_user, a.pid, a.tool_version, a.folder, a.options,
-    b.records, b.loaded, b.unchanged, b.rejected, b.failed, b.deleted, d.rows_deleted, d.rows_kept, b.batches, p.pending, b.bytes, t.seconds,
-    case when t.seconds > 0 then round((b.records / t.seconds)::numeric, 1)::double precision end as records_per_second,
-    b.last_batch_at, r.undone_at, r.undone_by,
-    case when r.undone_at is not null then (
-        select coalesce(sum(count), 0)::bigint from unnest(r.rows_undone) as undone (count)
-    ) end as rows_undone
-from etl.runs r
-left join lateral (
-    select * from etl.all_attempts where run = r.run order by attempt desc limit 1
-) a on true
-cross join lateral (
-    select coalesce(sum(count_records), 0)::bigint as pending
-    from etl.failures where run = r.run and state = 'pending'
-) p
-cross join lateral (
-    select case
-        when r.undone_at is not null then 'undone'
-        when a.ended_at is null and exists (
-            select from pg_locks l join pg_stat_activity holder using (pid)
-            where l.locktype = 'advisory' and l.granted and holder.application_name = 'etl:' || r.run
-                and holder.datname = current_database()
-        ) then 'running'
-        when r.finished_at is not null and (not r.is_atomic or r.published_at is not null)
-        then case when p.pending > 0 then 'loaded_with_rejects' else 'loaded' end
-        when a.ended_at is null then 'died'
-        when a.exit_code = 5 then 'aborted'
-        when a.exit_code = 6 then 'busy'
-        else 'incomplete'
-    end as status
-) s
-cross join lateral (
+select *
+from (
     select
-        coalesce(sum(count_records), 0)::bigint as records,
-        coalesce(sum(count_loaded), 0)::bigint as loaded,
-        coalesce(sum(count_unchanged), 0)::bigint as unchanged,
-        coalesce(sum(count_rejected), 0)::bigint as rejected,
-        coalesce(sum(count_failed), 0)::bigint as failed,
-        sum(count_deleted)::bigint as deleted,
-        coalesce(sum(coalesce(cardinality(part_offsets), 1)), 0)::bigint as batches,
-        coalesce(sum(bytes), 0)::bigint as bytes,
-        max(loaded_at) as last_batch_at
-    from etl.batches where run = r.run
-) b
-cross join lateral (
-    select
-        coalesce(sum(t.deleted), 0)::bigint as rows_deleted,
-        coalesce(sum(t.kept), 0)::bigint as rows_kept
-    from etl.all_attempts attempt, unnest(attempt.rows_deleted, attempt.rows_kept) as t (deleted, kept)
-    where attempt.run = r.run
-) d
-cross join lateral (
-    -- A process that died entered no end: the time of its last batch takes the place of the end.
-    select extract(epoch from sum(
-        coalesce(
-            attempt.ended_at, case when s.status = 'running' then clock_timestamp() else b.last_batch_at end,
-            attempt.started_at
-        ) - attempt.started_at
-    ))::double precision + coalesce(sum(attempt.seconds_before), 0) as seconds
-    from etl.all_attempts attempt where attempt.run = r.run
-) t
-where (%(run)s::text is null or r.run = %(run)s)
-    and (%(dataset)s::text is null or r.dataset = %(dataset)s)
-    and (%(status)s::text is null or s.status = %(status)s)
-    and (%(since)s::timestamptz is null or r.started_at >= %(since)s)
-order by r.number desc
+        r.number, r.run, r.dataset, coalesce(a.source, r.source) as source, s.status, r.mode, r.started_at, r.finished_at, a.ended_at,
+        a.attempt as attempts, a.exit_code, a.host, a.os_user, a.pid, a.tool_version, a.folder, a.options,
+        b.records, b.loaded, b.unchanged, b.rejected, b.failed, b.deleted, d.rows_deleted, d.rows_kept, b.batches, p.pending, b.bytes, t.seconds,
+        case when t.seconds > 0 then round((b.records / t.seconds)::numeric, 1)::double precision end as records_per_second,
+        b.last_batch_at, r.undone_at, r.undone_by,
+        case when r.undone_at is not null then (
+            select coalesce(sum(count), 0)::bigint from unnest(r.rows_undone) as undone (count)
+        ) end as rows_undone
+    from etl.runs r
+    left join lateral (
+        select * from etl.all_attempts where run = r.run order by attempt desc limit 1
+    ) a on true
+    cross join lateral (
+        select coalesce(sum(count_records), 0)::bigint as pending
+        from etl.failures where run = r.run and state = 'pending'
+    ) p
+    cross join lateral (
+        select case
+            when r.undone_at is not null then 'undone'
+            when a.ended_at is null and exists (
+                select from pg_locks l join pg_stat_activity holder using (pid)
+                where l.locktype = 'advisory' and l.granted and holder.application_name = 'etl:' || r.run
+                    and holder.datname = current_database()
+            ) then 'running'
+            when r.finished_at is not null and (not r.is_atomic or r.published_at is not null)
+            then case when p.pending > 0 then 'loaded_with_rejects' else 'loaded' end
+            when a.ended_at is null then 'died'
+            when a.exit_code = 5 then 'aborted'
+            when a.exit_code = 6 then 'busy'
+            else 'incomplete'
+        end as status
+    ) s
+    cross join lateral (
+        select
+            coalesce(sum(count_records), 0)::bigint as records,
+            coalesce(sum(count_loaded), 0)::bigint as loaded,
+            coalesce(sum(count_unchanged), 0)::bigint as unchanged,
+            coalesce(sum(count_rejected), 0)::bigint as rejected,
+            coalesce(sum(count_failed), 0)::bigint as failed,
+            sum(count_deleted)::bigint as deleted,
+            coalesce(sum(coalesce(cardinality(part_offsets), 1)), 0)::bigint as batches,
+            coalesce(sum(bytes), 0)::bigint as bytes,
+            max(loaded_at) as last_batch_at
+        from etl.batches where run = r.run
+    ) b
+    cross join lateral (
+        select
+            coalesce(sum(t.deleted), 0)::bigint as rows_deleted,
+            coalesce(sum(t.kept), 0)::bigint as rows_kept
+        from etl.all_attempts attempt, unnest(attempt.rows_deleted, attempt.rows_kept) as t (deleted, kept)
+        where attempt.run = r.run
+    ) d
+    cross join lateral (
+        -- A process that died entered no end: the time of its last batch takes the place of the end.
+        select extract(epoch from sum(
+            coalesce(
+                attempt.ended_at, case when s.status = 'running' then clock_timestamp() else b.last_batch_at end,
+                attempt.started_at
+            ) - attempt.started_at
+        ))::double precision + coalesce(sum(attempt.seconds_before), 0) as seconds
+        from etl.all_attempts attempt where attempt.run = r.run
+    ) t
+    where (%(run)s::text is null or r.run = %(run)s)
+        and (%(dataset)s::text is null or r.dataset = %(dataset)s)
+        and (%(status)s::text is null or s.status = %(status)s)
+        and (%(since)s::timestamptz is null or r.started_at >= %(since)s)
+        and (%(before)s::bigint is null or r.number < %(before)s)
+) as listed
+where {conditions}
+order by number desc
 limit %(limit)s;
 
 -- name: newest_run

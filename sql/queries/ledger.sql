@@ -327,14 +327,17 @@ select coalesce(sum(count_records), 0)::bigint as pending from etl.failures wher
 select finished_at is not null and (not is_atomic or published_at is not null) from etl.runs where run = %(run)s;
 
 -- name: failures_list
--- List the files of the failed store, the newest last.
+-- List the files of the failed store, the newest last, after the one with this time and id.
 select id, run, dataset, source, batch, kind, state, created_at, attempts, parent, note, count_records, sqlstate, message
 from etl.failures
 where (%(id)s::text is null or id = %(id)s)
     and (%(runs)s::text[] is null or run = any (%(runs)s))
     and (%(dataset)s::text is null or dataset = %(dataset)s)
     and (%(state)s::text is null or state = %(state)s)
-order by created_at, id;
+    and (%(after_time)s::timestamptz is null or (created_at, id) > (%(after_time)s, %(after)s::text))
+    and {conditions}
+order by created_at, id
+limit %(limit)s;
 
 -- name: supersede_replaced
 -- A replace removed the rows of the other runs, also of those that began after it and were loaded while it was

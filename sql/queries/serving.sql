@@ -31,7 +31,7 @@ order by wanted.name;
 (select 0::bigint as version, null::timestamptz as facts_through, {aggregate}::text as aggregate) as freshness
 
 -- name: freshness
--- List how fresh the aggregates are.
+-- List how fresh the aggregates are, or how fresh one of them is.
 select
     aggregate,
     version,
@@ -43,22 +43,8 @@ select
     pending_buckets,
     rejected_pending
 from analytics.freshness
+where %(aggregate)s::text is null or aggregate = %(aggregate)s
 order by aggregate;
-
--- name: freshness_of
--- Return how fresh one aggregate is.
-select
-    aggregate,
-    version,
-    to_json(refreshed_at) #>> '{}' as refreshed_at,
-    to_json(facts_through) #>> '{}' as facts_through,
-    to_json(newest_event_at) #>> '{}' as newest_event_at,
-    to_json(future_event_at) #>> '{}' as future_event_at,
-    rows,
-    pending_buckets,
-    rejected_pending
-from analytics.freshness
-where aggregate = %(aggregate)s;
 
 -- name: limit_session
 -- Let a session of the service only read, see what the policies of its role allow, and end what takes too long.

@@ -49,7 +49,7 @@ def client(service: RunningService) -> httpx.Client:
 @pytest.fixture(scope="session")
 def guarded(demo: Site) -> Iterator[RunningService]:
     """Give a service that asks for keys; this machine is not enough."""
-    options = ("--auth", "keys", "--host", "0.0.0.0", "--cors-origins", "https://bi.example.com")  # noqa: S104
+    options = ("--auth", "keys", "--host", "0.0.0.0", "--allow-replay", "--cors-origins", "https://bi.example.com")  # noqa: S104
     with serving(demo, *options) as service:
         port = service.client.base_url.port
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:

@@ -176,9 +176,18 @@ def test_a_token_is_of_one_table_and_one_order(client: httpx.Client) -> None:
 
 
 def test_no_format_that_a_client_takes_is_a_problem(client: httpx.Client) -> None:
-    """The first format of Accept that is there is sent; if none is, the problem names them."""
+    """The format of Accept that is there and wanted most is sent; if none is, the problem names them."""
     taken = client.get(SCORES, params={"limit": "1"}, headers={"Accept": "image/png, application/x-ndjson;q=0.5"})
     assert taken.headers["content-type"] == "application/x-ndjson"
+    for accept, kind in (
+        ("application/json;q=0.1, text/csv", "text/csv; charset=utf-8"),
+        ("text/csv;q=0, */*;q=0.1", "application/json"),
+        ("text/csv;q=x", "text/csv; charset=utf-8"),
+    ):
+        assert client.get(SCORES, headers={"Accept": accept}).headers["content-type"] == kind
+    for encoding, expected in (("gzip;q=0", None), ("br, gzip; q=0.000", None), ("gzip;q=0.5", "gzip")):
+        for path in (SCORES, "/"):
+            assert client.get(path, headers={"Accept-Encoding": encoding}).headers.get("content-encoding") == expected
     refused = client.get(SCORES, headers={"Accept": "image/png"})
     assert (refused.status_code, "text/csv; charset=utf-8" in refused.json()["formats"]) == (406, True)
 
@@ -213,7 +222,7 @@ def test_pages_are_read_in_the_order_of_the_primary_key(demo: Site) -> None:
             samples = {"date": "2024-05-01", "boolean": "true", "timestamp with time zone": "2024-05-01"}
             key = [samples.get(columns[name].type, "x") for name in aggregate.key]
             for descending in (False, True):
-                token = filters.token_of(table, key, descending=descending)
+                token = filters.token_of(table.name, key, descending=descending)
                 order = f"&order={aggregate.key[0]}.desc" if descending else ""
                 statement = statements.of_page(filters.parse(table, f"limit=5&after={token}{order}"))
                 plan = connection.execute(b"explain " + statement.text, statement.values).fetchall()

@@ -1,7 +1,7 @@
 """The files of the failed store in the ledger: the refused records, their faults, and the state of each file."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -10,9 +10,11 @@ import psycopg
 from etl import queries
 from etl.errors import UsageError
 from etl.ingestion.values import Entry, Failure, StoredRecord
+from etl.queries import Conditions
 from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("ledger")
+_NO_VALUES = dict.fromkeys(("id", "runs", "dataset", "state", "after_time", "after", "limit"))
 
 State = Literal["pending", "replayed", "discarded", "superseded"]
 """The state of a failure. `superseded`: a later run loaded its source again, or removed what its run had loaded."""
@@ -92,8 +94,22 @@ def find(
 ) -> list[StoredFailure]:
     """Return the failures that match all given values, in the order of their creation; `runs`: those of any of them."""
     of_runs = [run] if run else list(runs) or None
-    values = {"id": id, "runs": of_runs, "dataset": dataset, "state": state}
-    return queries.rows_as(StoredFailure, connection, _SQL["failures_list"], values)
+    return _listed(connection, {"id": id, "runs": of_runs, "dataset": dataset, "state": state}, Conditions())
+
+
+def page(
+    connection: psycopg.Connection, conditions: Conditions, after: tuple[str, str] | None, limit: int
+) -> list[StoredFailure]:
+    """Return the first failures that match, in the order of their creation, after the one with this time and id."""
+    time, name = after or (None, None)
+    return _listed(connection, {"after_time": time, "after": name, "limit": limit}, conditions)
+
+
+def _listed(
+    connection: psycopg.Connection, values: Mapping[str, object], conditions: Conditions
+) -> list[StoredFailure]:
+    statement = _SQL["failures_list"].format(conditions=conditions.text)
+    return queries.rows_as(StoredFailure, connection, statement, {**_NO_VALUES, **values, **conditions.values})
 
 
 def named(connection: psycopg.Connection, id: str) -> StoredFailure:

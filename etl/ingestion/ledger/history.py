@@ -16,6 +16,7 @@ import psycopg
 from etl import queries
 from etl.errors import UsageError
 from etl.ingestion.ledger.failures import State
+from etl.queries import Conditions
 from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
 
@@ -34,6 +35,8 @@ class RunFilter:
     dataset: str | None = None
     status: RunStatus | None = None
     since: datetime | None = None
+    before: int | None = None
+    """Only runs whose number is smaller."""
     limit: int = 1
 
 
@@ -130,8 +133,17 @@ class FaultRow:
 
 def runs(connection: psycopg.Connection, run_filter: RunFilter, here: Path) -> list[RunRow]:
     """Return runs, the newest first. Their `next` is a command for a shell in the folder `here`, or None."""
-    rows = queries.rows_as(RunRow, connection, _SQL["runs"], vars(run_filter))
-    return [replace(row, next=_next_command(row, here)) for row in rows]
+    return [row for _, row in numbered_runs(connection, run_filter, Conditions(), here)]
+
+
+def numbered_runs(
+    connection: psycopg.Connection, run_filter: RunFilter, conditions: Conditions, here: Path
+) -> list[tuple[int, RunRow]]:
+    """Return runs as `runs` does, each with its number; `conditions` are on the columns of RunRow."""
+    statement = _SQL["runs"].format(conditions=conditions.text)
+    found = queries.rows(connection, statement, {**vars(run_filter), **conditions.values})
+    numbered = [(row.pop("number"), RunRow(**row)) for row in found]
+    return [(number, replace(row, next=_next_command(row, here))) for number, row in numbered]
 
 
 def name_of(connection: psycopg.Connection, run: str, dataset: str | None = None) -> str:

@@ -117,7 +117,8 @@ def trace(
         rows = queries.rows_as(_Lineage, connection, statement, values)
     except psycopg.errors.UndefinedTable:
         raise UsageError(f"there is no table {table}", hint="name it with its schema, as logistics.shipments") from None
-    except psycopg.errors.UndefinedColumn as error:
+    except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction, psycopg.errors.SyntaxError) as error:
+        # No such column, one whose type has no equality, or an empty name.
         raise UsageError(f"{table}: {error.diag.message_primary}", hint="only tables of a dataset are traced") from None
     except psycopg.errors.DataError:
         raise UsageError(f"{table}: a value does not fit the type of its column") from None
