@@ -10,7 +10,7 @@ from psycopg import sql
 from etl import queries
 from etl.database.row_history import Kept, kept
 from etl.datasets import Dataset, Table, quoted
-from etl.datasets.histories import VALID_FROM, identifier_of, name_of
+from etl.datasets.histories import ADDED, VALID_FROM, identifier_of, name_of
 from etl.errors import UsageError
 
 _SQL = queries.load("row_history")
@@ -41,21 +41,36 @@ def install(connection: psycopg.Connection, dataset: Dataset) -> list[sql.Identi
 def _make(connection: psycopg.Connection, each: Kept) -> None:
     for table in each.tables:
         connection.execute(queries.load("tables")["hold_writers"].format(table=table.identifier))
+    is_whole = all(_exists(connection, table) for table in each.tables) and not _lacks_triggers(connection, each)
     for statement in each.table_statements():
         connection.execute(statement)
     for table in each.tables:
-        for name, type_, existing, _ in _unfit_columns(connection, table):
-            if existing is None:
-                added = sql.SQL(type_)
-                names = {"history": identifier_of(table), "column": sql.Identifier(name), "type": added}
-                connection.execute(_SQL["add_column"].format(**names))
+        is_whole = _add_columns(connection, table) and is_whole
     for statement in each.comment_statements():
         connection.execute(statement)
-    if any(bodies.keys() - _installed(connection, table) for table, bodies in each.bodies().items()):
+    if not is_whole:
         for statement in (*each.align_statements(), each.register()):
             connection.execute(statement)
     for statement in each.trigger_statements():
         connection.execute(statement)
+
+
+def _add_columns(connection: psycopg.Connection, table: Table) -> bool:
+    """Let a history keep the new columns of its table; return whether its versions have the values of all columns.
+
+    A column of the table may have had another name: the versions of before have its values by that name.
+    """
+    missing = [(name, type_) for name, type_, existing, _ in _unfit_columns(connection, table) if existing is None]
+    values = {"table": table.quoted, "history": identifier_of(table).as_string(None), "added": list(ADDED)}
+    may_be_renamed = queries.one(connection, _SQL["may_be_renamed"], values)["may_be_renamed"]
+    for name, type_ in missing:
+        names = {"history": identifier_of(table), "column": sql.Identifier(name), "type": sql.SQL(type_)}
+        connection.execute(_SQL["add_column"].format(**names))
+    return not (missing and may_be_renamed)
+
+
+def _lacks_triggers(connection: psycopg.Connection, each: Kept) -> bool:
+    return any(bodies.keys() - _installed(connection, table) for table, bodies in each.bodies().items())
 
 
 def _drop_unwanted(connection: psycopg.Connection, dataset: Dataset) -> None:

@@ -13,12 +13,16 @@ from psycopg import sql
 from etl import queries
 from etl.datasets import DIGEST, LINEAGE, Dataset, Table
 from etl.datasets.histories import ADDED, VALID_FROM, identifier_of, kept_tables, name_of
+from etl.datasets.tables import first_columns
 
 _SQL = queries.load("row_history")
 _INSTALLATION = queries.load("installation")
 
-BEGAN = "etl_history_began"
-"""The trigger that notes since when a table shows a version; its function is that of a migration."""
+BEGAN = "~etl_history_began"
+"""The trigger that notes since when a table shows a version; its function is that of a migration.
+
+The server runs triggers in the order of their names: this one has to see what those of users have changed.
+"""
 
 _UPDATE, _DELETE, _INSERT = "etl_history_update", "etl_history_delete", "etl_history_insert"
 
@@ -235,7 +239,7 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
 
     def columns_of(table: Table) -> list[str]:
         names = [*(column.name for column in table.columns), *LINEAGE]
-        return [*names, *([DIGEST] if table is dataset.digested_table else [])]
+        return [*names, *([DIGEST] if table is dataset.digested_table else []), *first_columns(dataset, table)]
 
     return [
         statement

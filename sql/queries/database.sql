@@ -155,7 +155,7 @@ join pg_trigger t on t.tgrelid = relation and not t.tgisinternal;
 -- Return a row if one of these tables has a trigger that keeps its versions.
 select tgname
 from pg_trigger
-where tgrelid in (select to_regclass(name) from unnest(%(tables)s::text[]) as name) and tgname like 'etl\_history\_%%'
+where tgrelid in (select to_regclass(name) from unnest(%(tables)s::text[]) as name) and tgname ~ '^~?etl_history_'
 limit 1;
 
 -- name: without_identity

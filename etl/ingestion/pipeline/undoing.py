@@ -187,6 +187,13 @@ def _undo(connection: psycopg.Connection, dataset: Dataset, request: UndoRequest
             f" by the foreign key {error.diag.constraint_name}",
             hint="take back the runs that loaded these rows before",
         ) from error
+    except psycopg.errors.NotNullViolation as error:
+        raise UsageError(
+            f"the versions before run {request.run} have no value for the column {error.diag.column_name} of"
+            f" {error.diag.schema_name}.{error.diag.table_name}, which refuses null",
+            hint=f"give it a default (alter table ... alter column {error.diag.column_name} set default ...): the rows"
+            " that come back get this value",
+        ) from error
 
 
 def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRequest) -> UndoResult:
