@@ -203,6 +203,12 @@ def _open_attempt(connection: psycopg.Connection, run: str, request: AttemptRequ
     return int(row[0])
 
 
+def is_entered(connection: psycopg.Connection, run: Run) -> bool:
+    """Return whether the ledger has this attempt of a run by this process."""
+    row = connection.execute(_SQL["is_entered"], {"run": run.run, "attempt": run.attempt} | who()).fetchone()
+    return bool(row and row[0])
+
+
 def require_current(connection: psycopg.Connection, run: Run) -> None:
     """Raise BusyError when another load made this attempt obsolete, while no lock protected it."""
     row = connection.execute(_SQL["is_overtaken"], {"run": run.run, "attempt": run.attempt}).fetchone()
