@@ -91,7 +91,7 @@ def _drop_unwanted(connection: psycopg.Connection, dataset: Dataset) -> None:
 
 
 def require_kept(connection: psycopg.Connection, dataset: Dataset) -> None:
-    """Raise UsageError when a version that ends would not be kept, or would refuse its record."""
+    """Raise UsageError when a history would not keep a version that ends, or would let a change fail."""
     for each in _kept(connection, dataset):
         for unfit in (*_missing(connection, each), *_unfit(connection, each)):
             where = f"the column {unfit.column} of {unfit.table}" if unfit.column else unfit.table
@@ -99,7 +99,7 @@ def require_kept(connection: psycopg.Connection, dataset: Dataset) -> None:
 
 
 def differences(connection: psycopg.Connection, dataset: Dataset) -> Iterator[Unfit]:
-    """Yield all that the histories lack, also where a load would keep its versions by an older function."""
+    """Yield all that the histories lack, and functions of an older version of this tool."""
     for each in _kept(connection, dataset):
         yield from _unmade(connection, each)
 

@@ -98,7 +98,7 @@ class Kept:
             yield _SQL["make_last_trigger"].format(table=self.children[-1].identifier, function=function)
 
     def register(self) -> sql.Composed:
-        """Return the statement that notes since when the versions are kept without a gap: since now."""
+        """Return the statement that notes that versions are kept without a gap from now on."""
         return _SQL["register"].format(name=sql.Literal(self.table.name), dataset=sql.Literal(self.dataset.name))
 
     def align_statements(self) -> Iterator[sql.Composed]:
@@ -252,12 +252,12 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
 
 
 def text_of(body: sql.Composed) -> str:
-    """Return the body of a function as the server keeps it."""
+    """Return the text that the server stores as the body of a function."""
     return f"\n{body.as_string(None)}\n"
 
 
 def _chained(name: str, first: sql.Composable, others: Sequence[sql.Composable]) -> sql.Composed:
-    """Return one statement of a first one, whose result has a name, and others that read it."""
+    """Return one statement: the first part becomes a query with a name, which the other parts read."""
     *before, last = others
     parts = [sql.SQL("with {} as (\n        {}\n        )").format(sql.SQL(name), first)]
     parts += [

@@ -17,8 +17,8 @@ select set_config('etl.history', 'off', true);
 coalesce({row}.etl_digest <> all (array(select seen.digest from ({seen}) as seen)), true)
 
 -- name: back
--- The versions that the run has ended: those that the table shows again, and the new ends of the others. A version that
--- was changed later, or that a later run has deleted again, takes the end of what comes after it.
+-- The versions that the run has ended: those that the table shows again, and the new ends of the others. Such an end is
+-- that of the next version which stays, or the deletion by a later run.
 select
     {key_of_ended}, ended.valid_from, ended.valid_to,
     next.valid_from is null and (last_gone.valid_from is null or last_gone.is_shown or last_gone.ended_by = {number}) as is_shown,

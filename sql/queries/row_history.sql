@@ -20,7 +20,7 @@ with no data
 create index if not exists {index} on {history} ({key}, valid_to)
 
 -- name: index_open
--- Find the versions of this transaction whose child rows are not compared yet.
+-- Find the versions whose end is open, because their child rows are not compared yet.
 create index if not exists {index} on {history} (valid_to) where valid_to is null
 
 -- name: comment_history
@@ -180,7 +180,7 @@ insert into {history} as kept ({columns}, valid_from, valid_to, ended_by)
 or (({lineage_of_old}) is distinct from ({lineage_of_new}) {and_digest})
 
 -- name: and_digest
--- The condition that the digest of a record does not tell that it is the same.
+-- The condition that the digest does not prove that the record is the same.
 and (old_rows.etl_digest is null or old_rows.etl_digest is distinct from new_rows.etl_digest)
 
 -- name: keep_deleted

@@ -68,7 +68,7 @@ def count(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) -> l
 
 
 def prepare(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) -> None:
-    """Let the versions before end by the later runs that have found, or written, the rows of a run unchanged.
+    """Let later runs be the end of the versions before a run, where they found or wrote the rows of the run unchanged.
 
     This comes before the rows are given to these runs. From now on the transaction ends no version.
     """
@@ -124,7 +124,7 @@ def take_back(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) 
 def _keep_seen(
     connection: psycopg.Connection, dataset: Dataset, table: Table, children: Sequence[Table], run: RunToUndo
 ) -> None:
-    """Give the ended versions that later runs have found unchanged to these runs, too, and note who ended what."""
+    """Give ended versions that later runs found unchanged to these runs, and correct which run ended each version."""
     names = _names(connection, dataset, table, run)
     if table.has_digest:
         _change(connection, "keep_seen", names | {"seen": undoing.seen_later(table, run.number)})
@@ -177,7 +177,7 @@ def _columns_of(connection: psycopg.Connection, table: Table) -> list[_ShownColu
 def _names(
     connection: psycopg.Connection, dataset: Dataset, table: Table, run: RunToUndo, *, finds_seen: bool = False
 ) -> dict[str, sql.Composable]:
-    """Return the names and conditions of the statements; `finds_seen`: no row was given to later runs yet."""
+    """Return the names and conditions of the statements. `finds_seen`: `keep_seen` has not run yet."""
     key = dataset.key
     names = _of_table(connection, table) | {
         "back": _BACK,

@@ -297,7 +297,7 @@ def has_versions(connection: psycopg.Connection, table: str) -> bool:
 
 
 def may_have_unknown(connection: psycopg.Connection, table: str, definition: int) -> bool:
-    """Return whether unchanged records of a table may have unknown members: not where all runs met none.
+    """Return whether unchanged records of a table may have unknown members; False if no run found any.
 
     `definition` is the number of the definition in their digests.
     """

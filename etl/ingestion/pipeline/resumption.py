@@ -50,7 +50,7 @@ def _hold_dataset(attempt: Attempt, dataset: str, mode: Mode) -> None:
 
 
 def _connection(attempt: Attempt) -> psycopg.Connection:
-    """Return the connection of an attempt to take locks: those of a connection that was lost meanwhile are free."""
+    """Return the connection of an attempt, after the locks of a lost connection before it have become free."""
     connection = attempt.session.connection()
     locks.await_lost(connection, attempt.load.stop.wait)
     return connection
@@ -171,12 +171,12 @@ def _enter(
         marked_to = choosing.marked_to(connection, target.dataset.name, chosen.run, recognition, read, known_to)
         attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
         _require_visible(stream, chosen.run, attempt)
-    # The next statement may wait for a batch of the load that holds it.
+    # Ask first: the next statement may wait for a batch of the load that holds the run.
     locks.require_free(connection, run.run)
     is_forced = chosen.run is not None and chosen.run.is_forced
     compares = attempt.may_compare and not run.is_atomic and not is_forced
     may_have_unknown = _note_versions(connection, attempt.dataset_of(stream), run.run, compares=compares)
-    # At last: it outlives a transaction that is tried again.
+    # This comes last, because the lock stays when the transaction is rolled back and tried again.
     locks.hold_run(connection, run.run)
     return _Entered(run, marked_to, compares, may_have_unknown)
 
