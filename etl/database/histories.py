@@ -26,16 +26,16 @@ class Unfit:
     remedy: str
 
 
-def install(connection: psycopg.Connection, dataset: Dataset) -> list[sql.Identifier]:
+def install(connection: psycopg.Connection, dataset: Dataset) -> list[Table]:
     """Make the histories of a dataset and their triggers, inside a transaction; drop triggers that it does not want.
 
-    Nothing is changed where all of it is there. Returns the histories.
+    Nothing is changed where all of it is there. Returns the tables that have a history.
     """
     for each in _kept(connection, dataset):
         if list(_unmade(connection, each)):
             _make(connection, each)
     _drop_unwanted(connection, dataset)
-    return [identifier_of(table) for each in _kept(connection, dataset) for table in each.tables]
+    return [table for each in _kept(connection, dataset) for table in each.tables]
 
 
 def _make(connection: psycopg.Connection, each: Kept) -> None:
@@ -99,9 +99,16 @@ def require_kept(connection: psycopg.Connection, dataset: Dataset) -> None:
 
 
 def differences(connection: psycopg.Connection, dataset: Dataset) -> Iterator[Unfit]:
-    """Yield all that the histories lack, and functions of an older version of this tool."""
+    """Yield all that the histories lack, functions of an older version of this tool, and rows that they would show."""
     for each in _kept(connection, dataset):
         yield from _unmade(connection, each)
+        for table in each.tables:
+            history = identifier_of(table).as_string(None)
+            names = {"table": table.quoted, "beside": history}
+            if connection.execute(queries.load("database")["shows_more"], names).fetchone() == (True,):
+                found = f"shows all rows, and row-level security hides rows of {table.name}"
+                remedy = f"alter table {history} enable row level security; (and give it policies)"
+                yield Unfit(table=name_of(table), column=None, found=found, remedy=remedy)
 
 
 def _kept(connection: psycopg.Connection, dataset: Dataset) -> list[Kept]:

@@ -118,6 +118,12 @@ grant select, insert, update, delete on {table} to {role};
 -- Let analysts read a table.
 grant select on {table} to {role};
 
+-- name: shows_more
+-- Return whether row-level security hides rows of a table, and none of the table that was made beside it.
+select of_table.relrowsecurity and not beside.relrowsecurity
+from pg_class as of_table, pg_class as beside
+where of_table.oid = to_regclass(%(table)s) and beside.oid = to_regclass(%(beside)s);
+
 -- name: table_columns
 -- List the columns and types of a table; a missing table has none.
 select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull

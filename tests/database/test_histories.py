@@ -176,6 +176,24 @@ def test_a_loader_keeps_versions_and_an_analyst_reads_them(site: Site) -> None:
         site.ask("reset role; drop owned by keeper; drop role keeper; drop owned by reader; drop role reader")
 
 
+def test_analysts_read_no_versions_of_hidden_rows(site: Site) -> None:
+    """Where a policy hides rows of the table, its history and its deletions need policies before analysts read them."""
+    definition = DEFINITION.replace('key = ["id"]', 'key = ["id"]\ndelete_if = { gone = true }')
+    dataset = site.define(definition)
+    made = ("lab.parcels_history", "lab.parcels_deleted")
+    site.ask("revoke all on lab.parcels_history, lab.parcels_deleted from etl_analyst")
+    site.ask("alter table lab.parcels enable row level security")
+    create_tables(site.connection, dataset)
+    reads = "select has_table_privilege('etl_analyst', name, 'select') from unnest(%s::text[]) as name"
+    assert site.column(reads, [list(made)]) == [False, False]
+    assert site.value("select has_table_privilege('etl_loader', 'lab.parcels_history', 'delete')")
+    assert any(each.found.startswith("shows all rows") for each in compare(site.connection, dataset))
+    site.ask("alter table lab.parcels_history enable row level security")
+    site.ask("alter table lab.parcels_deleted enable row level security")
+    create_tables(site.connection, dataset)
+    assert site.column(reads, [list(made)]) == [True, True]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
