@@ -338,7 +338,7 @@ def _status(run: RunRow) -> str:
 
 
 def _account(row: RunRow | AttemptRow) -> str:
-    return f"{row.os_user}@{row.host}"
+    return "" if row.host is None else f"{row.os_user}@{row.host}"  # The attempts of a run may have been deleted.
 
 
 def _rounded(value: float | None) -> int | None:

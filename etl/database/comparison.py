@@ -1,6 +1,7 @@
 """The differences between the tables of a dataset and its definition, with remedies. Reads, and changes nothing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import psycopg
@@ -75,7 +76,7 @@ def _of_columns(connection: psycopg.Connection, table: Table, columns: dict[str,
         type_ = sql_type(column.type)
         if existing.type != expected[column.name].type:
             text = f"is {existing.type}, and not {type_.as_string(connection)}"
-            yield _difference(table, column.name, text, sql.SQL("type {}").format(type_))
+            yield _other_type(table, column.name, text, type_)
         if column.required and not existing.is_required:
             yield _difference(table, column.name, "takes null, and is required", sql.SQL("set not null"))
         if existing.is_required and not column.required:
@@ -141,6 +142,17 @@ def _of_histories(connection: psycopg.Connection, dataset: Dataset) -> Iterator[
 def _difference(table: Table, column: str, found: str, change: sql.Composable) -> Difference:
     alter = sql.SQL("alter table {} alter column {} {};").format(table.identifier, sql.Identifier(column), change)
     return Difference(table=table.name, column=column, found=found, remedy=alter.as_string(None))
+
+
+def _other_type(table: Table, column: str, found: str, type_: sql.Composable) -> Difference:
+    """Return the difference of a type. The server changes no type of a column that a trigger compares."""
+    difference = _difference(table, column, found, sql.SQL("type {}").format(type_))
+    if not table.history:
+        return difference
+    from etl.database.row_history import BEGAN  # noqa: PLC0415 - most tables keep no history
+
+    drop = sql.SQL("drop trigger if exists {} on {};").format(sql.Identifier(BEGAN), table.identifier)
+    return replace(difference, remedy=f"{drop.as_string(None)} {difference.remedy}")
 
 
 def _columns(connection: psycopg.Connection, table: str) -> dict[str, _TableColumn]:

@@ -320,6 +320,7 @@ class Session:
         self._database = database
         self._application_name = application_name
         self._reopened: Callable[[psycopg.Connection], None] | None = None
+        self._lost: tuple[int, ...] = ()
         self._connection: ServerConnection | None = connect(database, application_name)
 
     def when_reopened(self, action: Callable[[psycopg.Connection], None]) -> None:
@@ -333,9 +334,12 @@ class Session:
         """
         if self._connection is not None and not self._connection.closed:
             return self._connection
+        if self._connection is not None:
+            self._lost += (self._connection.backend,)
         self._connection = None
         self.remembered.clear()
         connection = _open(self._database, self._application_name)
+        connection.replaced = self._lost
         try:
             if self._reopened is not None:
                 self._reopened(connection)

@@ -9,7 +9,7 @@ from psycopg import sql
 from etl import queries
 from etl.database.row_history import Kept, kept
 from etl.datasets import Dataset, Table, quoted
-from etl.datasets.histories import VALID_FROM, identifier_of, name_of
+from etl.datasets.histories import ADDED, VALID_FROM, identifier_of, name_of
 from etl.errors import UsageError
 from etl.quick_dataclasses import dataclass
 
@@ -26,36 +26,51 @@ class Unfit:
     remedy: str
 
 
-def install(connection: psycopg.Connection, dataset: Dataset) -> list[sql.Identifier]:
+def install(connection: psycopg.Connection, dataset: Dataset) -> list[Table]:
     """Make the histories of a dataset and their triggers, inside a transaction; drop triggers that it does not want.
 
-    Nothing is changed where all of it is there. Returns the histories.
+    Nothing is changed where all of it is there. Returns the tables that have a history.
     """
     for each in _kept(connection, dataset):
         if list(_unmade(connection, each)):
             _make(connection, each)
     _drop_unwanted(connection, dataset)
-    return [identifier_of(table) for each in _kept(connection, dataset) for table in each.tables]
+    return [table for each in _kept(connection, dataset) for table in each.tables]
 
 
 def _make(connection: psycopg.Connection, each: Kept) -> None:
     for table in each.tables:
         connection.execute(queries.load("tables")["hold_writers"].format(table=table.identifier))
+    is_whole = all(_exists(connection, table) for table in each.tables) and not _lacks_triggers(connection, each)
     for statement in each.table_statements():
         connection.execute(statement)
     for table in each.tables:
-        for name, type_, existing, _ in _unfit_columns(connection, table):
-            if existing is None:
-                added = sql.SQL(type_)
-                names = {"history": identifier_of(table), "column": sql.Identifier(name), "type": added}
-                connection.execute(_SQL["add_column"].format(**names))
+        is_whole = _add_columns(connection, table) and is_whole
     for statement in each.comment_statements():
         connection.execute(statement)
-    if any(bodies.keys() - _installed(connection, table) for table, bodies in each.bodies().items()):
+    if not is_whole:
         for statement in (*each.align_statements(), each.register()):
             connection.execute(statement)
     for statement in each.trigger_statements():
         connection.execute(statement)
+
+
+def _add_columns(connection: psycopg.Connection, table: Table) -> bool:
+    """Let a history keep the new columns of its table; return whether its versions have the values of all columns.
+
+    A column of the table may have had another name: the versions of before have its values by that name.
+    """
+    missing = [(name, type_) for name, type_, existing, _ in _unfit_columns(connection, table) if existing is None]
+    values = {"table": table.quoted, "history": identifier_of(table).as_string(None), "added": list(ADDED)}
+    may_be_renamed = queries.one(connection, _SQL["may_be_renamed"], values)["may_be_renamed"]
+    for name, type_ in missing:
+        names = {"history": identifier_of(table), "column": sql.Identifier(name), "type": sql.SQL(type_)}
+        connection.execute(_SQL["add_column"].format(**names))
+    return not (missing and may_be_renamed)
+
+
+def _lacks_triggers(connection: psycopg.Connection, each: Kept) -> bool:
+    return any(bodies.keys() - _installed(connection, table) for table, bodies in each.bodies().items())
 
 
 def _drop_unwanted(connection: psycopg.Connection, dataset: Dataset) -> None:
@@ -76,7 +91,7 @@ def _drop_unwanted(connection: psycopg.Connection, dataset: Dataset) -> None:
 
 
 def require_kept(connection: psycopg.Connection, dataset: Dataset) -> None:
-    """Raise UsageError when a version that ends would not be kept, or would refuse its record."""
+    """Raise UsageError when a history would not keep a version that ends, or would let a change fail."""
     for each in _kept(connection, dataset):
         for unfit in (*_missing(connection, each), *_unfit(connection, each)):
             where = f"the column {unfit.column} of {unfit.table}" if unfit.column else unfit.table
@@ -84,9 +99,16 @@ def require_kept(connection: psycopg.Connection, dataset: Dataset) -> None:
 
 
 def differences(connection: psycopg.Connection, dataset: Dataset) -> Iterator[Unfit]:
-    """Yield all that the histories lack, also where a load would keep its versions by an older function."""
+    """Yield all that the histories lack, functions of an older version of this tool, and rows that they would show."""
     for each in _kept(connection, dataset):
         yield from _unmade(connection, each)
+        for table in each.tables:
+            history = identifier_of(table).as_string(None)
+            names = {"table": table.quoted, "beside": history}
+            if connection.execute(queries.load("database")["shows_more"], names).fetchone() == (True,):
+                found = f"shows all rows, and row-level security hides rows of {table.name}"
+                remedy = f"alter table {history} enable row level security; (and give it policies)"
+                yield Unfit(table=name_of(table), column=None, found=found, remedy=remedy)
 
 
 def _kept(connection: psycopg.Connection, dataset: Dataset) -> list[Kept]:

@@ -47,7 +47,7 @@ def look(connection: psycopg.Connection, tables: Sequence[str]) -> Inventory:
 
 
 def made_since(before: Inventory, now: Inventory) -> Made:
-    """Return the parts that are in `now` only; columns and triggers of a new table belong to it."""
+    """Return the parts that `now` has and `before` has not. A new table comes without its columns and triggers."""
     known = {table for table, _ in before.tables}
     return Made(
         tables=tuple(sorted(name for table, name in now.tables if table not in known)),

@@ -12,13 +12,17 @@ from psycopg import sql
 from etl import queries
 from etl.datasets import DIGEST, LINEAGE, Dataset, Table
 from etl.datasets.histories import ADDED, VALID_FROM, identifier_of, kept_tables, name_of
+from etl.datasets.tables import first_columns
 from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("row_history")
 _INSTALLATION = queries.load("installation")
 
-BEGAN = "etl_history_began"
-"""The trigger that notes since when a table shows a version; its function is that of a migration."""
+BEGAN = "~etl_history_began"
+"""The trigger that notes since when a table shows a version; its function is that of a migration.
+
+The server runs triggers in the order of their names: this one has to see what those of users have changed.
+"""
 
 _UPDATE, _DELETE, _INSERT = "etl_history_update", "etl_history_delete", "etl_history_insert"
 
@@ -94,7 +98,7 @@ class Kept:
             yield _SQL["make_last_trigger"].format(table=self.children[-1].identifier, function=function)
 
     def register(self) -> sql.Composed:
-        """Return the statement that notes since when the versions are kept without a gap: since now."""
+        """Return the statement that notes that versions are kept without a gap from now on."""
         return _SQL["register"].format(name=sql.Literal(self.table.name), dataset=sql.Literal(self.dataset.name))
 
     def align_statements(self) -> Iterator[sql.Composed]:
@@ -235,7 +239,7 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
 
     def columns_of(table: Table) -> list[str]:
         names = [*(column.name for column in table.columns), *LINEAGE]
-        return [*names, *([DIGEST] if table is dataset.digested_table else [])]
+        return [*names, *([DIGEST] if table is dataset.digested_table else []), *first_columns(dataset, table)]
 
     return [
         statement
@@ -248,12 +252,12 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
 
 
 def text_of(body: sql.Composed) -> str:
-    """Return the body of a function as the server keeps it."""
+    """Return the text that the server stores as the body of a function."""
     return f"\n{body.as_string(None)}\n"
 
 
 def _chained(name: str, first: sql.Composable, others: Sequence[sql.Composable]) -> sql.Composed:
-    """Return one statement of a first one, whose result has a name, and others that read it."""
+    """Return one statement: the first part becomes a query with a name, which the other parts read."""
     *before, last = others
     parts = [sql.SQL("with {} as (\n        {}\n        )").format(sql.SQL(name), first)]
     parts += [

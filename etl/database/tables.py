@@ -1,7 +1,7 @@
 """The tables of a dataset: creates and extends them, and checks what a load needs of them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import psycopg
 from psycopg import sql
@@ -266,7 +266,7 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
             for statement in creation(dataset):
                 connection.execute(statement)
             kept = _make_histories(connection, dataset)
-            bare = {"tables": [*(table.quoted for table in dataset.tables), *(each.as_string() for each in kept)]}
+            bare = {"tables": [*(table.quoted for table in dataset.tables), *map(_history_of, kept)]}
             for names in connection.execute(_SQL["without_identity"], bare).fetchall():
                 connection.execute(replica_identity(sql.Identifier(*names)))
         except psycopg.errors.WrongObjectType as error:
@@ -276,12 +276,10 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
             ) from error
         for role, name in (("etl_loader", "grant_fact"), ("etl_analyst", "grant_read")):
             if role in roles:
-                _grant(connection, dataset, role, name)
-                for each in kept:
-                    connection.execute(_SQL[name].format(table=each, role=sql.Identifier(role)))
+                _grant(connection, dataset, role, name, kept)
 
 
-def _make_histories(connection: psycopg.Connection, dataset: Dataset) -> list[sql.Identifier]:
+def _make_histories(connection: psycopg.Connection, dataset: Dataset) -> list[Table]:
     """Make the histories of a dataset, and return their tables; drop the triggers of those that it names no more."""
     names = [table.quoted for table in dataset.tables]
     if not dataset.has_history and not connection.execute(_SQL["has_history"], {"tables": names}).fetchone():
@@ -291,14 +289,30 @@ def _make_histories(connection: psycopg.Connection, dataset: Dataset) -> list[sq
     return histories.install(connection, dataset)
 
 
-def _grant(connection: psycopg.Connection, dataset: Dataset, role: str, name: str) -> None:
+def _history_of(table: Table) -> str:
+    from etl.datasets.histories import identifier_of  # noqa: PLC0415 - most tables keep no history
+
+    return identifier_of(table).as_string(None)
+
+
+def _grant(
+    connection: psycopg.Connection, dataset: Dataset, role: str, name: str, with_history: Sequence[Table]
+) -> None:
+    """Grant the tables of a dataset, and those that are made beside them, to a role.
+
+    Analysts get no right on a table beside one with row-level security, unless it has row-level security, too.
+    """
     for schema in sorted({table.schema for table in dataset.tables}):
         row = connection.execute(_SQL["reaches_schema"], {"role": role, "schema": schema}).fetchone()
         if row == (False,):
             names = {"schema": sql.Identifier(schema), "role": sql.Identifier(role)}
             connection.execute(_SQL["grant_schema"].format(**names))
-    for table in dataset.tables:
-        connection.execute(_SQL[name].format(table=table.identifier, role=sql.Identifier(role)))
+    tables = {table.quoted: (dataset.tables[0] if table.deletes else table).quoted for table in dataset.tables}
+    tables |= {_history_of(table): table.quoted for table in with_history}
+    for made, table in tables.items():
+        shows_more = connection.execute(_SQL["shows_more"], {"table": table, "beside": made}).fetchone() == (True,)
+        if name != "grant_read" or not shows_more:
+            connection.execute(_SQL[name].format(table=sql.SQL(made), role=sql.Identifier(role)))
 
 
 def _add_columns(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:

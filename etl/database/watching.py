@@ -39,9 +39,11 @@ class ServerConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection whose waits for the server are watched, or end after some seconds.
 
     `backend` is the process of the server that serves it; that which libpq reports may be a pooler's invention.
+    `replaced` are those of the lost connections whose place it takes: the server may not have noticed their loss yet.
     """
 
     backend = 0
+    replaced: tuple[int, ...] = ()
     watch: "Watch | None" = None
     answers_within: float | None = None
 

@@ -73,7 +73,7 @@ def evolve(
     sample: int | None,
     used_names: frozenset[str],
 ) -> Evolution:
-    """Return the text of a definition with the members of a source that it does not know.
+    """Return the text of a definition, extended by the members of a source that it does not know.
 
     `text` is that of its file. `used_names` are those of the tables of other definitions. Raises the errors of `infer`.
     """

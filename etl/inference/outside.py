@@ -1,4 +1,4 @@
-"""The values of a document that are in none of its records, counted by their paths. Pure."""
+"""The values of a document outside its records, counted by their paths. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ PROGRESS_BYTES = 1 << 16
 UNKNOWN_NAMES = 100
 UNKNOWN_NAME_LENGTH = 100
 
-# So many different unknown members of one record are named; each further place of another one counts without a name.
+# At most so many different unknown members of a record are counted by name; the others are counted without a name.
 UNKNOWN_NAMES_OF_RECORD = 10_000
 
 # Records are decoded this many bytes at a time: half or twice as many take longer, because of the cache.
@@ -99,11 +99,11 @@ MAX_FAILED_IN_A_ROW = 3
 # rows. Of a compressed file, the content may be twice as large.
 SMALL_FILE_BYTES = 1 << 20
 
-# So many files, and about so many bytes of them, are looked up and loaded by one transaction: more gain nothing, and
-# the files of a group are in memory.
+# One transaction looks up and loads at most so many files, and about so many bytes. More would gain nothing, and the
+# loader keeps the files of a group in memory.
 GROUP_FILES = 200
 GROUP_BYTES = 8 << 20
 
-# Small files of a network are read by so many threads, which mostly wait for answers, and so many files ahead.
+# So many threads read the small files of a network: mostly they wait for answers. So many files are read ahead.
 READERS = 8
 READ_AHEAD = 32

@@ -408,7 +408,8 @@ class CopyResult:
 
     `duplicates` counts the records with the key of an earlier record, for a merge or a policy. `kept_rows` are the rows
     of each table without those of the duplicates, if the policy keeps these out of the tables. `unchanged` counts the
-    records that were loaded already in the same version, and of which no row was sent or kept.
+    records that were loaded already in the same version, and of which no row was sent or kept. `firsts` are the updates
+    of rows that got only a first value of an older version.
     """
 
     rows: tuple[int, ...]
@@ -416,6 +417,7 @@ class CopyResult:
     duplicates: int = 0
     kept_rows: tuple[int, ...] = ()
     unchanged: int = 0
+    firsts: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

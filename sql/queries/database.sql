@@ -119,6 +119,12 @@ grant select, insert, update, delete on {table} to {role};
 -- Let analysts read a table.
 grant select on {table} to {role};
 
+-- name: shows_more
+-- Return whether row-level security hides rows of a table, and none of the table that was made beside it.
+select of_table.relrowsecurity and not beside.relrowsecurity
+from pg_class as of_table, pg_class as beside
+where of_table.oid = to_regclass(%(table)s) and beside.oid = to_regclass(%(beside)s);
+
 -- name: table_columns
 -- List the columns and types of a table; a missing table has none.
 select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
@@ -156,7 +162,7 @@ join pg_trigger t on t.tgrelid = relation and not t.tgisinternal;
 -- Return a row if one of these tables has a trigger that keeps its versions.
 select tgname
 from pg_trigger
-where tgrelid in (select to_regclass(name) from unnest(%(tables)s::text[]) as name) and tgname like 'etl\_history\_%%'
+where tgrelid in (select to_regclass(name) from unnest(%(tables)s::text[]) as name) and tgname ~ '^~?etl_history_'
 limit 1;
 
 -- name: without_identity

@@ -485,6 +485,18 @@ where l.locktype = 'advisory' and l.granted and l.pid <> pg_backend_pid() and l.
 order by a.backend_start
 limit 1;
 
+-- name: is_entered
+-- Return whether the ledger has an attempt of a run by a process.
+select exists (
+    select from etl.attempts where run = %(run)s and attempt = %(attempt)s and host = %(host)s and pid = %(pid)s
+);
+
+-- name: locks_of_sessions
+-- Return whether one of these sessions still holds a lock of a load.
+select exists (
+    select from pg_locks where locktype = 'advisory' and granted and pid = any(%(backends)s::integer[])
+);
+
 -- name: newest_runs
 -- List the names of the newest runs, for shell completion.
 select run from etl.runs order by number desc limit %(limit)s;

@@ -8,8 +8,8 @@ select {key}, etl_run, etl_batch, etl_place from {table} with no data;
 create index if not exists etl_won_place_idx on {won} (etl_place);
 
 -- name: make_counters
--- Make the counters of a merge, and begin to count. Sequences count what a statement meets, without a second statement
--- that looks up each key.
+-- Make the counters of a merge, and set them to 0. A sequence counts within the statement that writes; without it a
+-- second statement would look up each key.
 create temporary sequence if not exists etl_lost;
 create temporary sequence if not exists etl_repeated;
 select setval('pg_temp.etl_lost', 1, false), setval('pg_temp.etl_repeated', 1, false);

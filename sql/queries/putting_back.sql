@@ -17,8 +17,8 @@ select set_config('etl.history', 'off', true);
 coalesce({row}.etl_digest <> all (array(select seen.digest from ({seen}) as seen)), true)
 
 -- name: back
--- The versions that the run has ended: those that the table shows again, and the new ends of the others. A version that
--- was changed later, or that a later run has deleted again, takes the end of what comes after it.
+-- The versions that the run has ended: those that the table shows again, and the new ends of the others. Such an end is
+-- that of the next version which stays, or the deletion by a later run.
 select
     {key_of_ended}, ended.valid_from, ended.valid_to,
     next.valid_from is null and (last_gone.valid_from is null or last_gone.is_shown or last_gone.ended_by = {number}) as is_shown,
@@ -44,16 +44,20 @@ left join lateral (
 where ended.ended_by = {number} and not coalesce({ended_goes}, false)
 
 -- name: later
--- The versions of a key after one that has ended.
+-- The versions of a key after one that has ended. A row may have been written by a transaction that began before the
+-- deletion of the version and came after it; the row of the table is always the last version.
 select
-        kept.valid_from, kept.valid_to, kept.ended_by, kept.etl_run, false as is_shown,
-        coalesce({kept_goes}, false) as goes
+        greatest(kept.valid_from, ended.valid_to) as valid_from, kept.valid_to, kept.ended_by, kept.etl_run,
+        false as is_shown, coalesce({kept_goes}, false) as goes
     from {history} as kept
-    where {is_key_of_kept} and kept.valid_from >= ended.valid_to
+    where {is_key_of_kept} and (
+        kept.valid_from >= ended.valid_to or (kept.valid_from > ended.valid_from and kept.valid_to > ended.valid_to)
+    )
     union all
-    select record.etl_valid_from, null, null, record.etl_run, true, coalesce({record_goes}, false)
+    select
+        greatest(record.etl_valid_from, ended.valid_to), null, null, record.etl_run, true, coalesce({record_goes}, false)
     from {table} as record
-    where {is_key_of_record} and record.etl_valid_from >= ended.valid_to
+    where {is_key_of_record}
 
 -- name: note_back
 -- Note the versions that the run has ended, and what becomes of them.
@@ -94,12 +98,33 @@ where {is_version_of_child} and {kept_goes};
 -- Forget the versions that the run wrote and a later run has ended.
 delete from {history} as kept where {kept_goes};
 
+-- name: shown_columns
+-- List the columns of a table that its history keeps: whether an update can set them, whether they refuse null, and the
+-- value that the server gives to a new row.
+select
+    kept.attname,
+    kept.attidentity <> 'a' as is_settable,
+    kept.attnotnull as is_required,
+    case
+        when kept.attidentity <> ''
+            then format('nextval(%%L)', pg_get_serial_sequence(%(table)s, kept.attname))
+        when default_value.oid is not null then pg_get_expr(default_value.adbin, default_value.adrelid)
+    end as default_value
+from pg_attribute as kept
+left join pg_attrdef as default_value on default_value.adrelid = kept.attrelid and default_value.adnum = kept.attnum
+where kept.attrelid = to_regclass(%(table)s) and kept.attnum > 0 and not kept.attisdropped and kept.attgenerated = ''
+    and kept.attname <> 'etl_valid_from'
+order by kept.attnum;
+
 -- name: show_records
 -- Show versions again that the run has ended.
 with shown as (
     delete from {history} as kept using {back} as back where {is_version} and back.is_shown returning {returned}
 )
-insert into {table} ({columns}, etl_valid_from) overriding system value select {columns}, valid_from from shown
+insert into {table} ({columns}, etl_valid_from) overriding system value
+select {values}, shown.valid_from
+from shown
+left join {table} as record on {is_key_of_shown}
 on conflict ({key}) do update set {assignments};
 
 -- name: show_children
@@ -107,7 +132,7 @@ on conflict ({key}) do update set {assignments};
 with shown as (
     delete from {history} as kept using {back} as back where {is_version} and back.is_shown returning {returned}
 )
-insert into {table} ({columns}) overriding system value select {columns} from shown;
+insert into {table} ({columns}) overriding system value select {values} from shown;
 
 -- name: end_anew
 -- Give the other versions that the run has ended the end that they have without it.

@@ -20,7 +20,7 @@ with no data
 create index if not exists {index} on {history} ({key}, valid_to)
 
 -- name: index_open
--- Find the versions of this transaction whose child rows are not compared yet.
+-- Find the versions whose end is open, because their child rows are not compared yet.
 create index if not exists {index} on {history} (valid_to) where valid_to is null
 
 -- name: comment_history
@@ -74,7 +74,7 @@ alter table {history} add column {column} {type}
 select tgname, prosrc
 from pg_trigger
 join pg_proc on pg_proc.oid = tgfoid
-where tgrelid = to_regclass(%(table)s) and not tgisinternal and tgenabled in ('O', 'A') and tgname like 'etl\_history\_%%'
+where tgrelid = to_regclass(%(table)s) and not tgisinternal and tgenabled in ('O', 'A') and tgname ~ '^~?etl_history_'
 order by tgname;
 
 -- name: has_valid_from
@@ -83,6 +83,19 @@ select count(*) = 1 as has_valid_from
 from pg_attribute
 where attrelid = to_regclass(%(table)s) and attname = 'etl_valid_from' and not attisdropped
     and atttypid = 'timestamptz'::regtype;
+
+-- name: may_be_renamed
+-- Return whether a history has columns that its table has not, and so may have a renamed column by its old name.
+select exists (
+    select from pg_attribute as history
+    where history.attrelid = to_regclass(%(history)s) and history.attnum > 0 and not history.attisdropped
+        and history.attname <> all(%(added)s)
+        and not exists (
+            select from pg_attribute as kept
+            where kept.attrelid = to_regclass(%(table)s) and kept.attname = history.attname and kept.attnum > 0
+                and not kept.attisdropped
+        )
+) as may_be_renamed;
 
 -- name: belongs_to_another
 -- Return a row if the definition of another dataset has the history of a table, or of the table of its records.
@@ -115,8 +128,9 @@ revoke all on function {function}() from public
 drop trigger if exists {trigger} on {table}
 
 -- name: make_record_triggers
--- Make the triggers of a table of records. The first one notes since when the table shows a version.
-create or replace trigger etl_history_began before update on {table}
+-- Make the triggers of a table of records. The first one notes since when the table shows a version; by its name it comes
+-- after the triggers of users, which may change the row.
+create or replace trigger "~etl_history_began" before update on {table}
 for each row when ({is_changed}) execute function etl.begin_version();
 create or replace trigger etl_history_update after update on {table}
 referencing old table as old_rows new table as new_rows for each statement execute function {function}();
@@ -166,7 +180,7 @@ insert into {history} as kept ({columns}, valid_from, valid_to, ended_by)
 or (({lineage_of_old}) is distinct from ({lineage_of_new}) {and_digest})
 
 -- name: and_digest
--- The condition that the digest of a record does not tell that it is the same.
+-- The condition that the digest does not prove that the record is the same.
 and (old_rows.etl_digest is null or old_rows.etl_digest is distinct from new_rows.etl_digest)
 
 -- name: keep_deleted

@@ -1,6 +1,6 @@
 -- name: forget_seen
--- Forget where records were seen before the last two runs, as far as no run of before is unfinished, and no record of
--- such a run waits in the failed store.
+-- Forget where records were seen before the last two runs. The places are kept while an earlier run is unfinished, or
+-- records of it wait in the failed store.
 delete from etl.seen
 where table_name = %(table)s
     and run < (

@@ -114,6 +114,49 @@ def test_a_load_that_would_lose_versions_ends(site: Site) -> None:
     assert site.value("select since from etl.histories") > before
 
 
+def test_a_history_that_lost_versions_begins_again(site: Site) -> None:
+    """A dropped history, and a renamed column, whose versions have its values by the old name: no undo needs these."""
+    site.define(DEFINITION)
+    begun = [site.value("select since from etl.histories")]
+    renamed = DEFINITION.replace("carrier = {", 'haulier = { path = "carrier",')
+    losses: list[tuple[LiteralString, str]] = [
+        ("drop table lab.parcels_history", DEFINITION),
+        ("alter table lab.parcels add note text", DEFINITION),
+        ("alter table lab.parcels rename carrier to haulier", renamed),
+    ]
+    for number, (loss, definition) in enumerate(losses):
+        assert _load(site, number, f'{{"id": 1, "carrier": "{number}"}}')[0] == 0
+        site.ask(loss)
+        site.write_definition(definition)
+        assert site.run("dataset", "create", "parcels").returncode == 0
+        begun.append(site.value("select since from etl.histories"))
+    assert begun[0] < begun[1] == begun[2] < begun[3], "a new column loses nothing"
+    assert _load(site, 3, '{"id": 1, "carrier": "D"}')[0] == 0
+
+
+def test_a_type_changes_by_the_remedy(site: Site) -> None:
+    """The server changes no type of a column that the trigger compares, so the remedy drops the trigger before."""
+    site.define(DEFINITION)
+    path = site.write_definition(DEFINITION.replace('"integer"', '"bigint"'))
+    for _ in range(2):  # the table, then its history
+        for each in compare(site.connection, read(path)):
+            if each.remedy.startswith(("drop", "alter")):
+                site.ask(each.remedy)
+    assert site.run("dataset", "create", "parcels").returncode == 0
+    assert site.run("dataset", "check", "parcels").returncode == 0
+
+
+def test_a_migration_renames_the_triggers_of_before(site: Site) -> None:
+    """A table of before keeps its history, without a gap."""
+    site.define(DEFINITION)
+    since = site.value("select since from etl.histories")
+    site.ask('alter trigger "~etl_history_began" on lab.parcels rename to etl_history_began')
+    site.ask("update etl.schema_version set version_num = '0032'")
+    assert site.run("db", "migrate").returncode == 0
+    assert _load(site, 1, '{"id": 1, "carrier": "A"}')[0] == 0
+    assert site.value("select since from etl.histories") == since
+
+
 def test_a_loader_keeps_versions_and_an_analyst_reads_them(site: Site) -> None:
     """The loader needs no right of an owner, row-level security of another role hides nothing from the triggers."""
     site.define(DEFINITION)
@@ -131,6 +174,24 @@ def test_a_loader_keeps_versions_and_an_analyst_reads_them(site: Site) -> None:
         ]
     finally:
         site.ask("reset role; drop owned by keeper; drop role keeper; drop owned by reader; drop role reader")
+
+
+def test_analysts_read_no_versions_of_hidden_rows(site: Site) -> None:
+    """Where a policy hides rows of the table, its history and its deletions need policies before analysts read them."""
+    definition = DEFINITION.replace('key = ["id"]', 'key = ["id"]\ndelete_if = { gone = true }')
+    dataset = site.define(definition)
+    made = ("lab.parcels_history", "lab.parcels_deleted")
+    site.ask("revoke all on lab.parcels_history, lab.parcels_deleted from etl_analyst")
+    site.ask("alter table lab.parcels enable row level security")
+    create_tables(site.connection, dataset)
+    reads = "select has_table_privilege('etl_analyst', name, 'select') from unnest(%s::text[]) as name"
+    assert site.column(reads, [list(made)]) == [False, False]
+    assert site.value("select has_table_privilege('etl_loader', 'lab.parcels_history', 'delete')")
+    assert any(each.found.startswith("shows all rows") for each in compare(site.connection, dataset))
+    site.ask("alter table lab.parcels_history enable row level security")
+    site.ask("alter table lab.parcels_deleted enable row level security")
+    create_tables(site.connection, dataset)
+    assert site.column(reads, [list(made)]) == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +224,7 @@ def test_replace_keeps_no_versions(site: Site) -> None:
 
 def test_the_printed_statements_make_what_a_command_makes(site: Site) -> None:
     """`dataset ddl` prints the histories with their functions, so that a command has nothing left to make."""
-    dataset = site.define(DEFINITION)
+    dataset = site.define(DEFINITION.replace("carrier = {", "carrier = { keep_first = true,"))
     site.ask("drop table lab.parcels, lab.items, lab.parcels_history, lab.items_history")
     site.ask(site.run("dataset", "ddl", "parcels").stdout)
     assert not any(site.run("dataset", "create", "parcels", "--json").lines[0]["made"].values())

@@ -88,6 +88,20 @@ def test_an_answer_to_commit_that_is_lost(site: Site, relay: Relay, appended: Ca
     appended.assert_done(site)
 
 
+def test_a_load_waits_for_its_own_lost_session(site: Site, relay: Relay, appended: Case) -> None:
+    """The commit of the run's beginning is lost, and the server keeps the old session: it is nobody else's."""
+    relay.swallow_answer_to_commit, relay.keeps_server = 2, True
+    running = site.start(*appended.command, "--log-level", "warning", conninfo=relay.conninfo)
+    looks = "select count(*) from pg_stat_activity where query like '%locktype%' and pid <> pg_backend_pid()"
+    until(lambda: site.value(looks), "the load looks for its old session")
+    relay.end_kept()
+    ended = running.ended()
+    assert ended.returncode == 1
+    assert "lost_session_awaited" in ended.stderr
+    assert site.ask("select count(*), max(attempt) from etl.attempts") == [(1, 1)]
+    appended.assert_done(site)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.005, pytest.param(0.05, marks=pytest.mark.slow)])
 def test_a_slow_network(site: Site, relay: Relay, appended: Case, seconds: float) -> None:

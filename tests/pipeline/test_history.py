@@ -314,6 +314,61 @@ def test_an_undone_merge_leaves_what_the_others_have_loaded(site: Site, seed: in
     assert {key: [state for state, *_ in shown] for key, shown in left.items()} == states
 
 
+def test_an_undo_fills_columns_that_a_version_has_not(site: Site) -> None:
+    """A version from before a column gets the value of its row, else the default; else the undo names the column."""
+    site.define(BY_VERSION.replace("on_unknown", 'delete_if = { op = "d" }\non_unknown'))
+    _load(site, "1.ndjson", [_row(number, 1) for number in (1, 2, 3)])
+    first, second, third = (
+        _load(site, f"{number}.ndjson", [_row(1, number, carrier="B"), *gone])
+        for number, gone in ((2, [_gone(3, 2)]), (3, []), (4, [_gone(2, 4)]))
+    )
+    site.ask(
+        "alter table lab.parcels add number bigint generated always as identity, add serial bigserial,"
+        " add changed date not null default '2026-01-01'; alter table lab.items add kind text not null default 'box'"
+    )
+    assert site.run("dataset", "create", "parcels").returncode == 0
+    [row] = site.ask("select number, serial, changed from lab.parcels where id = 1")
+    _undo(site, third)
+    assert site.ask("select number, serial, changed from lab.parcels where id = 1") == [row]
+    assert len(site.ask("select id from lab.parcels where number is not null and serial is not null")) == 2
+    assert set(site.column("select kind from lab.items")) == {"box"}
+    site.ask("alter table lab.parcels alter changed drop default")
+    _undo(site, second)  # The row of the key has a value.
+    name = site.value("select run from etl.runs where number = %s", [first])
+    ended = site.run("runs", "undo", name, "--no-precalculate")
+    assert ended.returncode == 2
+    assert "no value for the column changed of lab.parcels, which refuses null" in ended.stderr
+
+
+def test_a_trigger_of_a_user_makes_versions(site: Site) -> None:
+    """What it changes in a row begins a version, like every other change, whatever its name is."""
+    site.define(BY_VERSION)
+    site.ask(
+        "alter table lab.parcels add changed timestamptz default clock_timestamp();"
+        " create function lab.stamp() returns trigger language plpgsql as"
+        " 'begin new.changed := clock_timestamp(); return new; end';"
+        " create trigger zz_stamp before update on lab.parcels for each row execute function lab.stamp()"
+    )
+    assert site.run("dataset", "create", "parcels").returncode == 0
+    _load(site, "1.ndjson", [_row(1, 1)])
+    site.ask("update lab.parcels set carrier = carrier")
+    times = "select h.valid_from < h.valid_to, h.valid_to = p.etl_valid_from"
+    assert site.ask(f"{times} from lab.parcels_history h join lab.parcels p using (id)") == [(True, True)]
+
+
+def test_an_undo_keeps_a_row_that_an_older_transaction_has_inserted(site: Site) -> None:
+    """The row came after the deletion, although its transaction began before: the undo shows no older version."""
+    site.define(BY_VERSION.replace("on_unknown", 'delete_if = { op = "d" }\non_unknown'))
+    _load(site, "1.ndjson", [_row(1, 1)])
+    with site.connect() as older, older.transaction():
+        older.execute("select now()")
+        gone = _load(site, "2.ndjson", [_gone(1, 2)])
+        older.execute("insert into lab.parcels values (1, 3, null, 'late', 99, 0, 1)")
+    assert _undo(site, gone)[0] == (0, 0)
+    assert site.ask("select version, carrier from lab.parcels") == [(3, "late")]
+    assert site.ask("select version, ended_by from lab.parcels_history") == [(1, 99)]
+
+
 def test_an_undo_of_a_run_before_the_history_is_refused(site: Site) -> None:
     """What a run has written over before the history began, nobody can restore."""
     site.define(BY_VERSION.replace("history = true", ""))

@@ -47,8 +47,11 @@ def _random_request(chance: random.Random, line_end: str) -> tuple[str, list[dic
         document: dict[str, Any] = chance.choice(
             [{}, {"a": '}{\\"', "index": 7}, {"a": [{"b": None}], "doc": {"ü": 1}}]
         )
-        options: dict[str, Any] = chance.choice([{}, {"doc_as_upsert": True}])
-        sent = {"doc": document} | options if action == "update" else document
+        options: dict[str, Any] = chance.choice(
+            [{}, {"doc_as_upsert": True}, {"_source": [{"doc": {}}], "detect_noop": 0}]
+        )
+        parts = [*options.items(), ("doc", document)]
+        sent = dict(chance.sample(parts, len(parts))) if action == "update" else document
         text = json.dumps(sent, ensure_ascii=chance.random() < 0.5)
         lines.append(f"{head}{blank}{line_end}{chance.choice(['', line_end])}{blank}{text}{line_end}")
         records.append({f"${action}": metadata} | document)

@@ -47,6 +47,8 @@ class Relay:
         self.swallow_at: tuple[Side, int] | None = None
         self.swallows_new_at = False
         self.swallow_answer_to_commit: int | None = None
+        self.keeps_server = False
+        self._kept: list[socket.socket] = []
         self.delay_seconds = 0.0
         self.commits = 0
         self.cuts = 0
@@ -99,10 +101,10 @@ class Relay:
         self._passing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         with self._lock:
-            _end(*self._open, *self._forgotten)
+            _end(*self._open, *self._forgotten, *self._kept)
         for thread in self._threads:
             thread.join(10)
-        for each in (self._listener, *self._open, *self._forgotten):
+        for each in (self._listener, *self._open, *self._forgotten, *self._kept):
             each.close()
 
     def _begin(self, target: Callable[..., None], *arguments: object) -> None:
@@ -137,7 +139,7 @@ class Relay:
                 self._passing.wait()
                 if not self._pass(side, data, source, target):
                     return
-        _end(source, target)
+        _end(*(each for each in (source, target) if each not in self._kept))
 
     def _pass(self, side: Side, data: bytes, source: socket.socket, target: socket.socket) -> bool:
         """Send bytes to the other side; return False when the connection was cut instead."""
@@ -164,10 +166,17 @@ class Relay:
         return True
 
     def _cut(self) -> None:
-        """Cut all connections so that both sides are notified."""
+        """Cut all connections so that both sides are notified; the server's only later, if it keeps its sessions."""
         with self._lock:
             self.cuts += 1
+            if self.keeps_server:
+                self._kept = self._open[1::2]
+                self._open = self._open[::2]
             _end(*self._open)
+
+    def end_kept(self) -> None:
+        """Notify the server of the connections that were cut for the loader."""
+        _end(*self._kept)
 
 
 def _end(*ends: socket.socket) -> None:

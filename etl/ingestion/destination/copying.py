@@ -149,18 +149,24 @@ class Copier:
         is_whole = changed is sources or unchanged > 0
         if unchanged:
             counts = count_rows(connection, changed)
+        firsts = 0
         if any(counts):
             are_first = self._keys is not None and not duplicates
             new_keys = yield from self._write_mode.write(exchange, changed, are_first=are_first)
             if self._write_mode.written < self._count_records(counts):
-                yield from run_statements(exchange, self._dataset, self._write_mode.keep_firsts(sources))
-            # Of a late batch, records are left out that are older than what was seen since.
+                firsts = yield from self._keep_firsts(exchange, sources)
+            # A late batch is written without its beaten records, so its duplicates are not known.
             if new_keys is not None and self._keys is None and is_whole:
                 duplicates = self._count_records(counts) - new_keys
         if faults:
             counts = tuple(count_kept(connection, table, faults) for table in temporary)
-        kept = self._kept(connection, temporary, duplicates)
-        return CopyResult(rows=counts, faults=faults, duplicates=duplicates, kept_rows=kept, unchanged=unchanged)
+        result = CopyResult(rows=counts, faults=faults, duplicates=duplicates, unchanged=unchanged, firsts=firsts)
+        return replace(result, kept_rows=self._kept(connection, temporary, duplicates))
+
+    def _keep_firsts(self, exchange: Exchange, sources: merging.Sources) -> Waiting[int]:
+        """Keep first values of versions that lost, and return how many rows got one."""
+        kept = yield from run_statements(exchange, self._dataset, self._write_mode.keep_firsts(sources))
+        return sum(kept.values())
 
     def _in_order(
         self, exchange: Exchange, sources: merging.Sources, batch: Batch

@@ -30,7 +30,7 @@ class LateRunsError(Exception):
 
 
 class Written(NamedTuple):
-    """What the records of one batch met: the older versions that they wrote over, and those whose key came again.
+    """The counts of one batch: the older versions that its records wrote over, and the records whose key came again.
 
     `replaced` is None where the mode writes over none.
     """
@@ -46,11 +46,11 @@ class GroupWriter:
         self._dataset = dataset
         self._mode = mode
         self._temporary = TemporaryTables(dataset)
-        # Most folders bring new records: the older versions are counted from the first group on that has some.
+        # Most folders have only new records. Once a group has written over older versions, all groups count them.
         self._counts_replaced = False
 
     def write(self, exchange: Exchange, batches: Sequence[Batch], numbers: Sequence[int]) -> list[Written]:
-        """Write batches, and return what the records of each met.
+        """Write batches, and return the counts of each.
 
         `numbers` are those of their runs. Raises psycopg.Error as the server refuses them, UsageError or InternalError
         when rows were skipped, OlderVersionsError when another try has to count the older versions first, LateRunsError

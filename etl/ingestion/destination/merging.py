@@ -102,7 +102,7 @@ def merge(
 
 
 def _looked_up(dataset: Dataset, won: sql.Composable) -> sql.Composable:
-    """Return the records that won as keys of which each is looked up; as they are where a key may be an array."""
+    """Return the keys of the records that won so that the server looks up each; possible arrays stay as they are."""
     columns = [column for table in dataset.tables[:1] for column in table.columns if column.name in dataset.key]
     if any(isinstance(column.column_type, ServerType) for column in columns):
         return won
@@ -128,7 +128,7 @@ def insert_new(dataset: Dataset, sources: Sources) -> list[Statement]:
 
 
 def keep_firsts(dataset: Dataset, sources: Sources) -> list[Statement]:
-    """Return the statements that keep first values from versions of the sources that lost, after they were merged."""
+    """Return the statements that keep first values of versions that lost. They come after the merge of the sources."""
     statements = []
     for number, (table, rows) in enumerate(zip(dataset.tables, sources, strict=True)):
         for column in table.columns if dataset.key else ():
@@ -276,7 +276,7 @@ def placeholders(
 
 
 def _compared(table: Table, key: tuple[str, ...], alias: str | None = None) -> sql.Composed:
-    """Return the columns of a table as two rows are compared, as a list: types of the server as texts.
+    """Return the columns of a table in the form in which two rows are compared: types of the server as texts.
 
     Such a type may have no equality, or one that overlooks differences: two boxes of the same area are equal.
     """
@@ -309,7 +309,7 @@ def _condition(dataset: Dataset, against: Against) -> sql.Composable:
 
 
 def _newest(dataset: Dataset) -> sql.Composable:
-    """Return the sort order of the versions of one key in a batch or in batches of several runs; the first is kept."""
+    """Return the sort order of the versions of one key in the source rows: the version that sorts first is kept."""
     if dataset.on_duplicate == "first":
         return sql.SQL("etl_batch, etl_place")
     later = sql.SQL("etl_run desc, etl_batch desc, etl_place desc")

@@ -42,7 +42,7 @@ class VersionOrder:
         self._compares = compares
 
     def find_seen(self, connection: psycopg.Connection, batch: int, sources: merging.Sources = ()) -> None:
-        """Note where the records were seen since a late batch: those with the keys of these sources, or all."""
+        """Note where records were seen after a late batch: records with the keys of these sources, or all records."""
         names = self._names(sources, batch)
         connection.execute(_SQL["make_seen"].format(**names))
         connection.execute(queries.load("staging")["make_places"].format(places=_BEATEN))
@@ -51,17 +51,17 @@ class VersionOrder:
         connection.execute(_SQL["find_seen"].format(**names))
 
     def forget_seen(self, connection: psycopg.Connection) -> None:
-        """Forget where records were seen, as far as no version can come before that any more."""
+        """Forget where records were seen, where no version that is still to come can be older."""
         if self._compares:
             values = {"table": self._table.name, "dataset": self._dataset.name}
             connection.execute(_SQL["forget_seen"], values)
 
     def find_beaten(self, sources: merging.Sources) -> merging.Statement:
-        """Return the statement that notes the records of a late batch that are older than what was seen since."""
+        """Return the statement that notes the beaten records of a late batch: a newer one was seen after them."""
         return merging.Statement(text=_SQL["find_beaten"].format(**self._names(sources, 0)), table=self._number)
 
     def unbeaten_of_late(self, connection: psycopg.Connection, sources: merging.Sources) -> merging.Sources:
-        """Return the rows of these sources that may be written, if all batches of a run at once come late."""
+        """Return the rows that may be written of these sources, which are all rows of a run that comes late."""
         self.find_seen(connection, 0, sources)
         connection.execute(self.find_beaten(sources).text)
         return self.unbeaten(sources)
@@ -77,7 +77,7 @@ class VersionOrder:
         return (yield from self._compare(exchange, sources[self._number], piece, self._deletions(sources)))
 
     def compare_keys(self, exchange: Exchange, piece: Piece, keys: Rows) -> Waiting[frozenset[int]]:
-        """Return the places of the unchanged records of a batch, of which only the keys and the digests are sent."""
+        """Return the places of the unchanged records of a batch; only keys and digests are sent to the server."""
         connection = exchange.connection
         if not self._compares:
             return frozenset()

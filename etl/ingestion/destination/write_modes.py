@@ -39,7 +39,7 @@ class TemporaryTables:
         self._dataset = dataset
 
     def make(self, connection: psycopg.Connection) -> None:
-        """Make the tables that the connection does not have yet, and begin to count what a merge meets."""
+        """Make the tables that the connection does not have yet, and set the counters of a merge to 0."""
         make_temporary(connection, self._dataset, self.identifiers)
         connection.execute(merging.make_counters())
         if len(self.identifiers) > 1:
@@ -100,7 +100,7 @@ class WriteMode(Protocol):
         """
 
     def keep_firsts(self, _sources: merging.Sources) -> list[merging.Statement]:
-        """Return the statements that keep first values from the versions of these sources that lost."""
+        """Return the statements that keep first values of those versions in the sources that lost."""
         return []
 
     def prepare(self, _connection: psycopg.Connection) -> None:
@@ -150,7 +150,7 @@ class AppendNewest(WriteMode):
         return merging.append_newest(self._dataset, sources, won)
 
     def keep_firsts(self, sources: merging.Sources) -> list[merging.Statement]:
-        """Return the statements that keep first values from the versions of these sources that lost."""
+        """Return the statements that keep first values of those versions in the sources that lost."""
         return merging.keep_firsts(self._dataset, sources)
 
     def write(self, exchange: Exchange, sources: merging.Sources, *, are_first: bool) -> Waiting[int | None]:
@@ -181,7 +181,7 @@ class Merge(WriteMode):
         return self._merge(sources, won)
 
     def keep_firsts(self, sources: merging.Sources) -> list[merging.Statement]:
-        """Return the statements that keep first values from the versions of these sources that lost."""
+        """Return the statements that keep first values of those versions in the sources that lost."""
         return merging.keep_firsts(self._dataset, sources)
 
     def _merge(
@@ -240,7 +240,7 @@ class Merge(WriteMode):
         return "insert" if self._dataset.deletions is None else "insert_newest"
 
     def _new_keys(self, count: int) -> int | None:
-        """Return a number of keys; None where records delete keys, which are written elsewhere."""
+        """Return a number of keys; None where records delete keys: their rows are in another table."""
         return count if self._dataset.deletions is None else None
 
     def _has_deletions(self, connection: psycopg.Connection, sources: merging.Sources) -> bool:

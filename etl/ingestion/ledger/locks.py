@@ -1,10 +1,14 @@
 """The locks that let one load at a time hold a source: session advisory locks, which end with their connection."""
 
 import hashlib
+import time
+from collections.abc import Callable
 
 import psycopg
+import structlog
 
 from etl import queries
+from etl.database.watching import IDLE_SECONDS, ServerConnection
 from etl.errors import BusyError
 from etl.ingestion.ledger.runs import Run, name_session, require_current
 from etl.settings import Mode
@@ -13,6 +17,27 @@ _SQL = queries.load("ledger")
 
 COLLECTOR = "etl:collect"
 """The name of the sessions that load events; they hold a dataset for the transaction of one group."""
+
+_LOOK_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+def await_lost(connection: ServerConnection, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until the server has ended the sessions that this connection replaces: until then they hold their locks.
+
+    After IDLE_SECONDS the wait ends, and whoever needs such a lock reports it as busy.
+    """
+    deadline = time.monotonic() + IDLE_SECONDS
+    values = {"backends": list(connection.replaced)}
+    has_waited = False
+    while connection.replaced and time.monotonic() < deadline:
+        if connection.execute(_SQL["locks_of_sessions"], values).fetchone() == (False,):
+            return
+        if not has_waited:
+            log.warning("lost_session_awaited", at_most_seconds=IDLE_SECONDS)
+        has_waited = True
+        sleep(_LOOK_SECONDS)
 
 
 def hold_dataset(connection: psycopg.Connection, dataset: str, mode: Mode) -> None:

@@ -5,6 +5,7 @@ values stays. The caller holds the dataset and the run, and commits all of it to
 """
 
 from collections.abc import Sequence
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -26,6 +27,19 @@ class Change:
 
     deleted: int
     restored: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShownColumn:
+    """A column of a table with history.
+
+    `is_settable`: an update can set it; `is_required`: it refuses null; `default_value` is the expression for new rows.
+    """
+
+    attname: str
+    is_settable: bool
+    is_required: bool
+    default_value: LiteralString | None
 
 
 def is_possible(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) -> bool:
@@ -54,10 +68,11 @@ def count(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) -> l
 
 
 def prepare(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) -> None:
-    """Let the versions before end by the later runs that have found, or written, the rows of a run unchanged.
+    """Let later runs be the end of the versions before a run, where they found or wrote the rows of the run unchanged.
 
-    This comes before the rows are given to these runs.
+    This comes before the rows are given to these runs. From now on the transaction ends no version.
     """
+    connection.execute(_SQL["keep_none"])
     for table, children in kept_tables(dataset):
         names = _names(connection, dataset, table, run)
         _change(connection, "take_over", names)
@@ -78,7 +93,6 @@ def take_back(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) 
 
     The rows that later runs have found unchanged belong to these runs already.
     """
-    connection.execute(_SQL["keep_none"])
     found: dict[str, Change] = {}
     for table, children in kept_tables(dataset):
         _keep_seen(connection, dataset, table, children, run)
@@ -110,7 +124,7 @@ def take_back(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) 
 def _keep_seen(
     connection: psycopg.Connection, dataset: Dataset, table: Table, children: Sequence[Table], run: RunToUndo
 ) -> None:
-    """Give the ended versions that later runs have found unchanged to these runs, too, and note who ended what."""
+    """Give ended versions that later runs found unchanged to these runs, and correct which run ended each version."""
     names = _names(connection, dataset, table, run)
     if table.has_digest:
         _change(connection, "keep_seen", names | {"seen": undoing.seen_later(table, run.number)})
@@ -135,24 +149,35 @@ def _count(connection: psycopg.Connection, query: sql.Composed) -> int:
 def _of_table(connection: psycopg.Connection, table: Table) -> dict[str, sql.Composable]:
     """Return the names of a table and its history, with the columns that the history keeps."""
     columns = _columns_of(connection, table)
+    names = [column.attname for column in columns]
     return {
         "table": table.identifier,
         "history": identifier_of(table),
-        "columns": _listed(columns),
-        "returned": _listed([*columns, "valid_from"], "kept"),
+        "columns": _listed(names),
+        "returned": _listed([*names, "valid_from"], "kept"),
+        "values": sql.SQL(", ").join(_value(column, has_row=not table.each) for column in columns),
     }
 
 
-def _columns_of(connection: psycopg.Connection, table: Table) -> list[str]:
+def _value(column: _ShownColumn, *, has_row: bool) -> sql.Composable:
+    """Return the value of a column for a version that is shown again; `has_row`: its key may have a row."""
+    name = sql.Identifier("shown", column.attname)
+    if not column.is_required:
+        return name
+    others: list[sql.Composable] = [sql.Identifier("record", column.attname)] if has_row else []
+    others += [sql.SQL(column.default_value)] if column.default_value else []
+    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([name, *others]))
+
+
+def _columns_of(connection: psycopg.Connection, table: Table) -> list[_ShownColumn]:
     """Return the columns that the history of a table keeps."""
-    found = connection.execute(queries.load("row_history")["kept_columns"], {"table": table.quoted})
-    return [name for (name,) in found]
+    return queries.rows_as(_ShownColumn, connection, _SQL["shown_columns"], {"table": table.quoted})
 
 
 def _names(
     connection: psycopg.Connection, dataset: Dataset, table: Table, run: RunToUndo, *, finds_seen: bool = False
 ) -> dict[str, sql.Composable]:
-    """Return the names and conditions of the statements; `finds_seen`: no row was given to later runs yet."""
+    """Return the names and conditions of the statements. `finds_seen`: `keep_seen` has not run yet."""
     key = dataset.key
     names = _of_table(connection, table) | {
         "back": _BACK,
@@ -160,6 +185,7 @@ def _names(
         "started_at": sql.Literal(run.started_at),
         "key": _listed(key),
         "key_of_ended": _listed(key, "ended"),
+        "is_key_of_shown": _is_key(key, "record", "shown"),
         "is_key_of_back": _is_key(key, "back", "record"),
         "is_key_of_kept": _is_key(key, "kept", "ended"),
         "is_key_of_child": _is_key(key, "child", "record"),
@@ -173,9 +199,10 @@ def _names(
             unseen = _SQL["unseen"].format(row=identifier, seen=undoing.seen_later(table, run.number))
         goes = names | {"row": identifier, "valid_from": sql.Identifier(column), "unseen": unseen}
         names[f"{row}_goes"] = _SQL["goes"].format(**goes)
-    assigned = [*(name for name in _columns_of(connection, table) if name not in key), VALID_FROM]
+    columns = _columns_of(connection, table)
+    assigned = [column.attname for column in columns if column.is_settable and column.attname not in key]
     names["assignments"] = sql.SQL(", ").join(
-        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in assigned
+        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*assigned, VALID_FROM)
     )
     later = _SQL["later"].format(**names, is_key_of_record=_is_key(key, "record", "ended"))
     names["query"] = _SQL["back"].format(**names, later=later)

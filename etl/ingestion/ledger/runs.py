@@ -204,6 +204,12 @@ def _open_attempt(connection: psycopg.Connection, run: str, request: AttemptRequ
     return int(row[0])
 
 
+def is_entered(connection: psycopg.Connection, run: Run) -> bool:
+    """Return whether the ledger has this attempt of a run by this process."""
+    row = connection.execute(_SQL["is_entered"], {"run": run.run, "attempt": run.attempt} | who()).fetchone()
+    return bool(row and row[0])
+
+
 def require_current(connection: psycopg.Connection, run: Run) -> None:
     """Raise BusyError when another load made this attempt obsolete, while no lock protected it."""
     row = connection.execute(_SQL["is_overtaken"], {"run": run.run, "attempt": run.attempt}).fetchone()
@@ -292,7 +298,7 @@ def has_versions(connection: psycopg.Connection, table: str) -> bool:
 
 
 def may_have_unknown(connection: psycopg.Connection, table: str, definition: int) -> bool:
-    """Return whether unchanged records of a table may have unknown members: not where all runs met none.
+    """Return whether unchanged records of a table may have unknown members; False if no run found any.
 
     `definition` is the number of the definition in their digests.
     """

@@ -107,7 +107,7 @@ def keep_seen(connection: psycopg.Connection, dataset: Dataset, number: int) -> 
 
 
 def lacks_seen(connection: psycopg.Connection, dataset: Dataset, number: int) -> bool:
-    """Return whether nobody knows any more which rows of a run later runs have found unchanged."""
+    """Return whether the ledger has forgotten which rows of a run later runs found unchanged."""
     table = dataset.digested_table
     if table is None or not table.has_digest:
         return False
@@ -159,7 +159,7 @@ def delete_rows(connection: psycopg.Connection, table: Table, number: int) -> in
 
 
 def forget_firsts(connection: psycopg.Connection, dataset: Dataset, number: int) -> None:
-    """Forget the first values that versions of a run sent: of what is left, the row itself is the oldest version."""
+    """Forget the first values that a run sent. Then the value of the row counts as the first one."""
     for table in dataset.tables:
         for column in table.columns:
             if column.keep_first:

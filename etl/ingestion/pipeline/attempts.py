@@ -42,7 +42,7 @@ class ChangedMeanwhileError(BusyError):
 
 @dataclass(frozen=True, kw_only=True)
 class Recorder:
-    """The questions of the line to the ledger about a whole attempt; the recorder of a dry run keeps nothing.
+    """All that a load asks of the ledger for a whole attempt. The recorder of a dry run writes nothing.
 
     - `failed_store` gives the store for the records of the source that do not load.
     - `begin` locks the datasets. It raises BusyError when another load holds one of them.

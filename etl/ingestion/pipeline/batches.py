@@ -64,6 +64,7 @@ class _BatchOutcome:
     duplicates: int = 0
     kept_rows: tuple[int, ...] = ()
     unchanged: int = 0
+    firsts: int = 0
 
 
 _Write = Callable[[Exchange, Batch], Waiting[_BatchOutcome]]
@@ -210,6 +211,7 @@ class Loader:
             duplicates=copied.duplicates,
             kept_rows=copied.kept_rows,
             unchanged=copied.unchanged,
+            firsts=copied.firsts,
             policy_effects=batch.policy_effects,
         )
 
@@ -268,7 +270,8 @@ class Loader:
             for _, write_to_disk in stored:
                 write_to_disk.result()
             entry = _entry(batch, outcome, self.projection.dataset)
-            entries.append(replace(entry, rows_replaced=updates.rows) if updates else entry)
+            rows = updates.rows if updates else None
+            entries.append(replace(entry, rows_replaced=None if rows is None else rows - outcome.firsts))
             self.ledger_writer.enter(connection, batch, entries[-1], [failure for failure, _ in stored])
 
     def _keys_of(self, batch: Batch, rejected: Sequence[Rejected]) -> list[Mapping[int, str | None]]:

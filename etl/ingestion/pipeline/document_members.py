@@ -72,7 +72,7 @@ def resolved(dataset: Dataset, stream: Stream, how: CutOptions) -> Dataset:
 def _values(
     stream: ByteStream, how: CutOptions, wanted: dict[str, tuple[str, ...]], *, reads_on: bool
 ) -> dict[str, Any] | None:
-    """Return the members by their paths, null for each that is missing; None where only the rest can tell."""
+    """Return the members by their paths, null for a missing one; None if the rest of the document has to be read."""
     collected = DocumentMembers(wanted.values())
     how = replace(how, prover=None, expected=None, outside=collected)
     with suppress(SourceError):  # The load itself reports a fault, after the records before it.

@@ -71,7 +71,7 @@ class _OddFileError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class _New:
-    """A file whose records are those of no run, and its place in the group."""
+    """A file whose records no run has loaded, and its place in the group."""
 
     place: int
     file: SmallFile
@@ -80,7 +80,7 @@ class _New:
 
 @dataclass(frozen=True, kw_only=True)
 class _Judged:
-    """The files of a group up to the first that is neither known nor new: `is_odd`, if there is one."""
+    """The files of a group before the first one that is neither known nor new. `is_odd`: there is such a file."""
 
     known: dict[int, runs.CompleteRun]
     new: list[_New]
@@ -291,7 +291,7 @@ class FileGroups:
         return loaded
 
     def _require_ledger(self, connection: psycopg.Connection) -> None:
-        """Raise UsageError when rows of the ledger were deleted; look once a command at what concerns all its files."""
+        """Raise UsageError when rows of the ledger were deleted. This is checked once for all files of a command."""
         if self._is_ledger_whole:
             return
         dataset = self._target.dataset
@@ -321,7 +321,7 @@ def _first_files(group: Sequence[SmallFile | Source]) -> Iterator[SmallFile]:
 
 
 def _has_all(run: runs.CompleteRun, file: SmallFile, definition_hashes: Callable[[str], set[str]]) -> bool:
-    """Return whether a complete run has the records of a file, by the present definition."""
+    """Return whether a complete run has loaded all records of a file by the present definition."""
     return (
         (file.trusted is not None or run.records == file.pieces[-1].last_record)
         and run.definition_hash in definition_hashes(file.source.encoding)

@@ -241,18 +241,24 @@ def _held(
 
     None: the failure is not pending any more. Raises BusyError when a load holds the source.
     """
-    connection = session.connection()
-    run = again(runs.for_replay, connection, failure.run)
+    run = again(lambda: runs.for_replay(session.connection(), failure.run))
     if not run.is_visible:
         raise UsageError(
             f"{failure.id} belongs to an atomic run that is not finished", hint=f"load {run.source} again first"
         )
     mode = _mode(run.mode, dataset)
-    dataset = again(with_digests, connection, dataset)
-    locks.hold_dataset(connection, dataset.name, mode)
-    locks.hold_run(connection, run.run)
+    dataset = again(lambda: with_digests(session.connection(), dataset))
+    again(_hold, session, dataset.name, mode, run.run)
     session.when_reopened(partial(locks.reacquire, dataset=dataset.name, run=run.run, mode=mode))
-    return (run, dataset, mode) if again(_is_pending, connection, failure.id) else None
+    is_pending = again(lambda: _is_pending(session.connection(), failure.id))
+    return (run, dataset, mode) if is_pending else None
+
+
+def _hold(session: Session, dataset: str, mode: Mode, run: str) -> None:
+    connection = session.connection()
+    locks.await_lost(connection)
+    locks.hold_dataset(connection, dataset, mode)
+    locks.hold_run(connection, run)
 
 
 def _result(failure: StoredFailure, entry: Entry, refused_again: Sequence[str]) -> ReplayResult:

@@ -1,6 +1,6 @@
 """The run of a target is opened: the one that its source belongs to continues, or a new one begins (decision 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -46,7 +46,14 @@ def begin(attempts: Sequence[Attempt]) -> None:
 
 
 def _hold_dataset(attempt: Attempt, dataset: str, mode: Mode) -> None:
-    locks.hold_dataset(attempt.session.connection(), dataset, mode)
+    locks.hold_dataset(_connection(attempt), dataset, mode)
+
+
+def _connection(attempt: Attempt) -> psycopg.Connection:
+    """Return the connection of an attempt, after the locks of a lost connection before it have become free."""
+    connection = attempt.session.connection()
+    locks.await_lost(connection, attempt.load.stop.wait)
+    return connection
 
 
 def recognition(attempt: Attempt) -> Recognition:
@@ -81,7 +88,9 @@ def open_run(
     """
     if recognition is None:
         raise InternalError("a run is opened before its source was compared")
-    entered = attempt.again(_enter, stream, attempt, recognition, read, is_at_end)
+    tried: list[_Entered] = []
+    enter = partial(_enter, stream=stream, attempt=attempt, recognition=recognition, read=read, is_at_end=is_at_end)
+    entered = attempt.again(_entered, attempt, enter, tried)
     run = _locked(stream, attempt, entered)
     _note_doubled(stream, attempt, entered.run, recognition)
     return attempt.again(_resumed, run)
@@ -116,40 +125,60 @@ class _Entered(NamedTuple):
     may_have_unknown: bool
 
 
-def _enter(
-    stream: Stream, attempt: Attempt, recognition: Recognition, read: Sequence[Mark], is_at_end: bool
-) -> _Entered:
-    """Enter the attempt, and lock its run."""
-    connection, target = attempt.session.connection(), attempt.target
+def _entered(attempt: Attempt, enter: Callable[[psycopg.Connection], _Entered], tried: list[_Entered]) -> _Entered:
+    """Enter the attempt, and lock its run.
+
+    `tried` is what was entered before: the commit may have succeeded although its connection was lost.
+    """
+    connection = _connection(attempt)
+    if tried and runs.is_entered(connection, tried[-1].run):
+        locks.hold_run(connection, tried[-1].run.run)
+        runs.require_current(connection, tried[-1].run)
+        runs.name_session(connection, tried[-1].run.run)
+        return tried[-1]
     with connection.transaction():
-        locks.one_opening_at_a_time(connection, target.dataset.name)
-        if recognition.has_changed():
-            raise _changed(stream)
-        chosen = _choose(connection, stream, attempt, recognition)
-        _require_ledger(connection, attempt, chosen.run)
-        end = recognition.end or (NOTHING if is_at_end else None)
-        known_to = choosing.last_mark(connection, target.dataset.name, chosen, recognition)
-        ended = recognition.end_of(chosen.run.number) if chosen.run is not None else None
-        if ended is not None and known_to is not None and known_to.records != ended:
-            raise _changed(stream)
-        if chosen.run is None:
-            run = _start(connection, stream, attempt, chosen.decided, known_to)
-            known = choosing.opening_marks(chosen.decided, read, end, recognition, is_at_end=is_at_end)
-            marks.add(connection, target.dataset.name, run.number, known, recognition.anchor(known))
-            marked_to = known[-1].records if known else 0
-        else:
-            run = runs.resume(connection, chosen.run, attempt.load.request(stream.source, target))
-            marked_to = choosing.marked_to(connection, target.dataset.name, chosen.run, recognition, read, known_to)
-            attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
-            _require_visible(stream, chosen.run, attempt)
-        # The next statement may wait for a batch of the load that holds it.
-        locks.require_free(connection, run.run)
-        is_forced = chosen.run is not None and chosen.run.is_forced
-        compares = attempt.may_compare and not run.is_atomic and not is_forced
-        may_have_unknown = _note_versions(connection, attempt.dataset_of(stream), run.run, compares=compares)
-        # At last: it outlives a transaction that is tried again.
-        locks.hold_run(connection, run.run)
-        return _Entered(run, marked_to, compares, may_have_unknown)
+        tried.append(enter(connection))
+    return tried[-1]
+
+
+def _enter(
+    connection: psycopg.Connection,
+    *,
+    stream: Stream,
+    attempt: Attempt,
+    recognition: Recognition,
+    read: Sequence[Mark],
+    is_at_end: bool,
+) -> _Entered:
+    target = attempt.target
+    locks.one_opening_at_a_time(connection, target.dataset.name)
+    if recognition.has_changed():
+        raise _changed(stream)
+    chosen = _choose(connection, stream, attempt, recognition)
+    _require_ledger(connection, attempt, chosen.run)
+    end = recognition.end or (NOTHING if is_at_end else None)
+    known_to = choosing.last_mark(connection, target.dataset.name, chosen, recognition)
+    ended = recognition.end_of(chosen.run.number) if chosen.run is not None else None
+    if ended is not None and known_to is not None and known_to.records != ended:
+        raise _changed(stream)
+    if chosen.run is None:
+        run = _start(connection, stream, attempt, chosen.decided, known_to)
+        known = choosing.opening_marks(chosen.decided, read, end, recognition, is_at_end=is_at_end)
+        marks.add(connection, target.dataset.name, run.number, known, recognition.anchor(known))
+        marked_to = known[-1].records if known else 0
+    else:
+        run = runs.resume(connection, chosen.run, attempt.load.request(stream.source, target))
+        marked_to = choosing.marked_to(connection, target.dataset.name, chosen.run, recognition, read, known_to)
+        attempt.progress.is_shorter = bool(known_to and recognition.records < known_to.records)
+        _require_visible(stream, chosen.run, attempt)
+    # Ask first: the next statement may wait for a batch of the load that holds the run.
+    locks.require_free(connection, run.run)
+    is_forced = chosen.run is not None and chosen.run.is_forced
+    compares = attempt.may_compare and not run.is_atomic and not is_forced
+    may_have_unknown = _note_versions(connection, attempt.dataset_of(stream), run.run, compares=compares)
+    # This comes last, because the lock stays when the transaction is rolled back and tried again.
+    locks.hold_run(connection, run.run)
+    return _Entered(run, marked_to, compares, may_have_unknown)
 
 
 def _note_versions(connection: psycopg.Connection, dataset: Dataset, run: str, *, compares: bool) -> bool:

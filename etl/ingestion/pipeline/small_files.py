@@ -134,7 +134,7 @@ def _awaited(load: Load, reading: "Future[SmallFile | None]") -> SmallFile | Non
 
 
 def _looked_up(sources: Sequence[Source], trusted: Trusted | None) -> Iterator[tuple[Source, SmallFile | None]]:
-    """Yield the sources, and those that are trusted as the files that they are."""
+    """Yield the sources, each with its file if the file is trusted."""
     if trusted is None:
         yield from ((source, None) for source in sources)
         return
@@ -158,7 +158,7 @@ def _looked_up(sources: Sequence[Source], trusted: Trusted | None) -> Iterator[t
 
 
 def _read(options: CutOptions, source: Source, retries: RetrySettings) -> SmallFile | None:
-    """Read a small file; None for every other source, and for a file that cannot be read as it should."""
+    """Read a small file; None for another kind of source, and for a file that has to be loaded by itself."""
     if source.path is None:
         return None if source.url is None else _content(options, source, retries, 0)
     before = _state(source.path)

@@ -188,6 +188,13 @@ def _undo(connection: psycopg.Connection, dataset: Dataset, request: UndoRequest
             f" by the foreign key {error.diag.constraint_name}",
             hint="take back the runs that loaded these rows before",
         ) from error
+    except psycopg.errors.NotNullViolation as error:
+        raise UsageError(
+            f"the versions before run {request.run} have no value for the column {error.diag.column_name} of"
+            f" {error.diag.schema_name}.{error.diag.table_name}, which refuses null",
+            hint=f"give it a default (alter table ... alter column {error.diag.column_name} set default ...): the rows"
+            " that come back get this value",
+        ) from error
 
 
 def _take_back(connection: psycopg.Connection, dataset: Dataset, request: UndoRequest) -> UndoResult:
@@ -240,7 +247,7 @@ def _put_back(
 
 @contextmanager
 def _firsts_kept(connection: psycopg.Connection, dataset: Dataset, run: RunToUndo) -> Iterator[None]:
-    """Find the first values anew once versions were put back: from what the rows knew, and from their histories."""
+    """Find the first values again after versions were put back: in the rows that went, and in the histories."""
     tables = [
         (number, table)
         for number, table in enumerate(dataset.tables)
@@ -322,7 +329,7 @@ def _require_undoable(connection: psycopg.Connection, run: RunToUndo, dataset: D
 
 
 def _require_seen(connection: psycopg.Connection, run: RunToUndo, dataset: Dataset, request: UndoRequest) -> None:
-    """Raise UsageError when nobody knows which rows of the run are rows of later runs, too."""
+    """Raise UsageError when the ledger has forgotten which rows of the run later runs found unchanged."""
     if request.deletes_merged or not undoing.lacks_seen(connection, dataset, run.number):
         return
     own = undoing.count_rows(connection, dataset.tables[0], run.number).own_rows

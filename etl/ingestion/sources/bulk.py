@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from etl.ingestion.sources.compression import Reader
 
 _ACTION = re.compile(rb'\s*\{\s*"(index|create|update|delete)"\s*:\s*\{')
-_DOC = re.compile(rb'\s*\{\s*"doc"\s*:\s*(?=\{)')
 _OBJECT = re.compile(rb"\s*\{")
+_DECODER = json.JSONDecoder()
 _IS_EMPTY = re.compile(rb"\s*\}")
 _METADATA = frozenset(
     (
@@ -110,13 +110,35 @@ def joined(action: bytes, document: bytes) -> bytes:
 
 def _of_update(document: bytes) -> bytes:
     """Return the object `doc` of an update, with blanks in the place of all around it."""
-    match = _DOC.match(document)
-    if match is None:
-        return document
     try:
-        _, end = json.JSONDecoder().raw_decode(document.decode("latin-1"), match.end())
-    except (ValueError, RecursionError):
+        place = _place_of_doc(document.decode("latin-1"))
+    except (ValueError, IndexError, RecursionError):
         return document
+    if place is None:
+        return document
+    begin, end = place
     after = document[end:]
     line_end = after[len(after.rstrip()) :]
-    return b" " * match.end() + document[match.end() : end] + b" " * (len(after) - len(line_end)) + line_end
+    return b" " * begin + document[begin:end] + b" " * (len(after) - len(line_end)) + line_end
+
+
+def _place_of_doc(text: str) -> tuple[int, int] | None:
+    """Return where the value of the member `doc` of an object begins and ends; None where it is no object.
+
+    Raises ValueError or IndexError when the text is no object.
+    """
+    place, separator = _after_blanks(text, 0), "{"
+    while text[place] == separator:
+        name, place = _DECODER.raw_decode(text, _after_blanks(text, place + 1))
+        begin = _after_blanks(text, _after_blanks(text, place) + 1)  # Beyond the colon.
+        _, end = _DECODER.raw_decode(text, begin)
+        if name == "doc":
+            return (begin, end) if text[begin] == "{" else None
+        place, separator = _after_blanks(text, end), ","
+    return None
+
+
+def _after_blanks(text: str, place: int) -> int:
+    while text[place] in " \t\r\n":
+        place += 1
+    return place

@@ -125,7 +125,7 @@ def _files(argument: str) -> list[str]:
 
 
 def _is_plain(name: str) -> bool:
-    """Return whether a name surely says nothing against its file: a fast answer for folders of many files."""
+    """Return whether a name alone shows that its file needs no closer look: a fast answer for folders of many files."""
     return name[0] not in "._" and name[name.rfind(".") :] not in _SPEAKING
 
 
