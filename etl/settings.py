@@ -466,6 +466,25 @@ def twins() -> frozenset[str]:
     return frozenset(twin for each in classes for setting in settings_of(each) for twin in setting.twins)
 
 
+def file_struct() -> Any:
+    """Return the type of the content of `etl.toml`, made from the options."""
+    import msgspec  # noqa: PLC0415 - `etl --help` does not need it
+
+    kinds = {key: (key, setting.written | None, None) for key, setting in file_keys().items()}
+    before_commands = {setting.key for setting in settings_of(GlobalSettings)}
+    of_load = [kind for key, kind in kinds.items() if key not in before_commands]
+    load = msgspec.defstruct("Load", of_load, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
+    of_serve = [(key, setting.written | None, None) for key, setting in serve_keys().items()]
+    serve = msgspec.defstruct("Serve", of_serve, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
+    return msgspec.defstruct(
+        "Settings",
+        [*kinds.values(), ("load", load | None, None), ("serve", serve | None, None)],
+        kw_only=True,
+        forbid_unknown_fields=True,
+        omit_defaults=True,
+    )
+
+
 def read_file_settings(config_dir: Path) -> FileSettings:
     """Read `etl.toml` of the configuration folder, else the shipped one.
 
@@ -477,21 +496,8 @@ def read_file_settings(config_dir: Path) -> FileSettings:
 
     own = config_dir / "etl.toml"
     path = own if own.exists() else shipped("config") / "etl.toml"
-    kinds = {key: (key, setting.written | None, None) for key, setting in file_keys().items()}
-    before_commands = {setting.key for setting in settings_of(GlobalSettings)}
-    of_load = [kind for key, kind in kinds.items() if key not in before_commands]
-    load = msgspec.defstruct("Load", of_load, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
-    of_serve = [(key, setting.written | None, None) for key, setting in serve_keys().items()]
-    serve = msgspec.defstruct("Serve", of_serve, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
-    struct = msgspec.defstruct(
-        "Settings",
-        [*kinds.values(), ("load", load | None, None), ("serve", serve | None, None)],
-        kw_only=True,
-        forbid_unknown_fields=True,
-        omit_defaults=True,
-    )
     try:
-        read = msgspec.to_builtins(msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), struct))
+        read = msgspec.to_builtins(msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), file_struct()))
     except OSError as error:
         raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:

@@ -233,7 +233,7 @@ def test_the_example_of_etl_toml_is_right(tmp_path: Path) -> None:
 def test_every_part_of_a_definition_is_explained() -> None:
     """The grammar of definitions has each key, option and type of the program."""
     words = table_words(REFERENCE / "dataset-definitions.md")
-    parts = (reading._Document, reading._TableDocument, datasets.Column)
+    parts = (reading.Document, reading.TableDocument, datasets.Column)
     known = {name for part in parts for name in part.__struct_fields__}
     assert known - words - reading._INTERNAL == set()
     page = text_of(REFERENCE / "dataset-definitions.md")
