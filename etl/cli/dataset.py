@@ -67,11 +67,19 @@ def list_command(common: Common, as_json: bool) -> None:
 @command.command("show", epilog="Example: etl dataset show shipments")
 @click.argument("name", shell_complete=completion.datasets)
 @option("--projection", is_flag=True, help="Show which values are sent unchanged, and their checks.")
+@option(
+    "--as", "form", type=click.Choice(["dbt"]), help="Print sources.yml of dbt: tables, comments, tests, freshness."
+)
 @json_option
 @click.pass_obj
-def show_command(common: Common, name: str, projection: bool, as_json: bool) -> None:
+def show_command(common: Common, name: str, projection: bool, form: str | None, as_json: bool) -> None:
     """Show the columns of a dataset and the paths of their values."""
     dataset = datasets.find(name, common.config_dir)
+    if form:
+        from etl.datasets import dbt
+
+        click.echo(dbt.sources(dataset), nl=False)
+        return
     if projection:
         from etl.ingestion.transform import paths
 

@@ -206,7 +206,7 @@ def test_an_editor_finds_the_schemas(alone: Site) -> None:
 @pytest.mark.slow
 def test_taplo_reads_the_schemas(alone: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The language server that editors use finds the schemas, takes every shipped definition, and marks faults."""
-    taplo = str(made(tmp_path_factory.mktemp("taplo"), "taplo") / "taplo")
+    taplo = str(made(tmp_path_factory, "taplo", "taplo") / "taplo")
     assert alone.run("init").returncode == 0
     folder = alone.folder / "config" / "datasets"
     for path in (ROOT / "config" / "datasets").rglob("*.toml"):
