@@ -6,6 +6,7 @@ A flag beats the environment, which beats `etl.toml`. Click applies that order: 
 defaults (`etl.cli`). `etl --help` imports this module, so it imports no library.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,16 @@ def shipped(name: Literal["sql", "config"]) -> Path:
     """Return the folder `sql` or `config` that belongs to this installation (wheel or checkout)."""
     inside_wheel = Path(__file__).parent / "_shipped" / name
     return inside_wheel if inside_wheel.is_dir() else Path(__file__).parent.parent / name
+
+
+def lineage_is_on() -> bool:
+    """Return whether the client of OpenLineage has a configuration, in one of the places in which it looks for it."""
+    if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
+        return False
+    names = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
+    if any(value and name.startswith(names) for name, value in os.environ.items()):
+        return True
+    return any(Path(folder, "openlineage.yml").is_file() for folder in (".", Path("~/.openlineage").expanduser()))
 
 
 @dataclass(frozen=True, kw_only=True)
