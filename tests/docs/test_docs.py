@@ -2,6 +2,7 @@ import ast
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -150,6 +151,20 @@ def test_the_site_needs_no_network(site: Path) -> None:
         text = path.read_text(encoding="utf-8")
         assert re.findall(r"<(?:script|img|link|iframe)\b[^>]*(?:src|href)=.?(?:https?:)?//[^ >]+", text) == [], path
         assert re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//", text) == [], path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "is_found"), [("freshness", True), ("qqqxyz", False)])
+def test_the_search_works_from_disk(site: Path, word: str, is_found: bool) -> None:
+    """A page that a browser opens as a file finds what the pages hold."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium")
+    address = f"{(site / 'how-to' / 'serve.html').as_uri()}?q={word}"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
+    done = subprocess.run([browser, *options, address], capture_output=True, text=True, check=True, timeout=120)
+    [answer] = re.findall(r'"md-search-result__meta">([^<]*)<', done.stdout)
+    assert re.fullmatch(r"[1-9]\d* matching documents?" if is_found else "No matching documents", answer.strip())
 
 
 def test_the_commands_of_the_pages_are_right() -> None:
