@@ -1,12 +1,14 @@
-"""A first configuration folder: a commented etl.toml and one dataset to begin with."""
+"""A first configuration folder: a commented etl.toml, one dataset to begin with, and the schemas for editors."""
 
 from pathlib import Path
 
 from etl import datasets
+from etl.datasets import schemas
 from etl.errors import UsageError, cannot_write
 from etl.settings import shipped
 
 _DATASET = """\
+{schema}
 # What one record of the source is, and which table it becomes. The whole grammar: docs/reference/dataset-definitions.md
 # Try it without a database:  etl dataset check {name} FILE
 
@@ -36,19 +38,23 @@ _SAMPLE = """\
 def write(folder: Path, name: str) -> tuple[Path, ...]:
     """Write a definition called `name`, a sample of its records, and etl.toml if it is missing; return the files.
 
+    The schemas by which editors check both kinds of files are among them, and replace those of an older version.
+
     Raises UsageError when the definition or the sample exists already, or the folder cannot be written.
     """
     if not name.isidentifier() or not name.isascii() or name != name.lower():
         raise UsageError(f"expected a name of lower-case letters, digits and _, got {name!r}")
     if name in datasets.names(folder):
         raise UsageError(f"a dataset called {name} exists already", hint="--dataset NAME names another")
+    definition = folder / "datasets" / f"{name}.toml"
     contents = {
-        folder / "datasets" / f"{name}.toml": _DATASET.format(name=name),
+        definition: _DATASET.format(name=name, schema=schemas.line("definition", folder, definition.parent)),
         folder / "samples" / f"{name}.ndjson": _SAMPLE,
     }
     settings = folder / "etl.toml"
     if not settings.exists():
-        contents = {settings: (shipped("config") / "etl.toml").read_text(encoding="utf-8"), **contents}
+        text = (shipped("config") / "etl.toml").read_text(encoding="utf-8")
+        contents = {settings: f"{schemas.line('etl.toml', folder, folder)}\n{text}", **contents}
     existing = next((path for path in contents if path.exists()), None)
     if existing is not None:
         raise UsageError(
@@ -61,4 +67,4 @@ def write(folder: Path, name: str) -> tuple[Path, ...]:
                 file.write(text)
     except OSError as error:
         raise cannot_write(str(folder), error) from error
-    return tuple(contents)
+    return (*schemas.write(folder), *contents)

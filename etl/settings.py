@@ -6,6 +6,7 @@ A flag beats the environment, which beats `etl.toml`. Click applies that order: 
 defaults (`etl.cli`). `etl --help` imports this module, so it imports no library.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import field, replace
@@ -34,6 +35,16 @@ def shipped(name: Literal["sql", "config"]) -> Path:
     """Return the folder `sql` or `config` that belongs to this installation (wheel or checkout)."""
     inside_wheel = Path(__file__).parent / "_shipped" / name
     return inside_wheel if inside_wheel.is_dir() else Path(__file__).parent.parent / name
+
+
+def lineage_is_on() -> bool:
+    """Return whether the client of OpenLineage has a configuration, in one of the places in which it looks for it."""
+    if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
+        return False
+    names = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
+    if any(value and name.startswith(names) for name, value in os.environ.items()):
+        return True
+    return any(Path(folder, "openlineage.yml").is_file() for folder in (".", Path("~/.openlineage").expanduser()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -572,8 +583,8 @@ def twins() -> frozenset[str]:
     return frozenset(twin for each in classes for setting in settings_of(each) for twin in setting.twins)
 
 
-def _struct_of_file() -> tuple[type, list[str]]:
-    """Return the type of the content of `etl.toml`, and the names of its tables."""
+def file_struct() -> Any:
+    """Return the type of the content of `etl.toml`, made from the options."""
     import msgspec  # noqa: PLC0415 - `etl --help` does without it
 
     kinds = {key: (key, setting.written | None, None) for key, setting in file_keys().items()}
@@ -587,14 +598,13 @@ def _struct_of_file() -> tuple[type, list[str]]:
             command.capitalize(), of_table, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
         )
         tables.append((command, table | None, None))
-    struct = msgspec.defstruct(
+    return msgspec.defstruct(
         "Settings",
         [*kinds.values(), *tables],
         kw_only=True,
         forbid_unknown_fields=True,
         omit_defaults=True,
     )
-    return struct, [name for name, *_ in tables]
 
 
 def read_file_settings(config_dir: Path) -> FileSettings:
@@ -608,14 +618,13 @@ def read_file_settings(config_dir: Path) -> FileSettings:
 
     own = config_dir / "etl.toml"
     path = own if own.exists() else shipped("config") / "etl.toml"
-    struct, tables = _struct_of_file()
     try:
-        read = msgspec.to_builtins(msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), struct))
+        read = msgspec.to_builtins(msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), file_struct()))
     except OSError as error:
         raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise DefinitionError(f"{path}: {error}", hint="see docs/reference/settings.md for the keys") from error
-    of_commands = {name: read.pop(name, None) or {} for name in tables}
+    of_commands = {name: read.pop(name, None) or {} for name in ("load", *SERVICES)}
     settings = FileSettings(written=read, **of_commands)
     if twice := sorted(settings.written.keys() & settings.load.keys()):
         raise DefinitionError(

@@ -40,7 +40,8 @@ from etl.ingestion.values import Misfit, Piece
 from etl.precalculation.catalogue import read_all
 from etl.provisioning import migrate, opened
 from etl.settings import SERVICES, file_keys, is_of_failed, service_keys
-from scripts import python_sessions
+from scripts import python_sessions, schemas
+from scripts.schemas import descriptions
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -78,6 +79,9 @@ def blocks(connection: Connection) -> Mapping[str, str]:
         "aggregates": "\n".join(_aggregates(connection)),
         "modules": "\n".join(_modules()),
         "recognised": "\n".join(_recognised()),
+        "definition-keys": schemas.table(descriptions.DATASET, "key"),
+        "table-keys": schemas.table(descriptions.TABLE, "key"),
+        "column-options": schemas.table(descriptions.COLUMN, "option"),
         "sqlstates": "\n".join(_sqlstates()),
     }
 
@@ -405,6 +409,8 @@ def main() -> None:
     ):
         made = blocks(connection)
         _write(ROOT / "docs" / "reference" / "openapi.json", openapi_text(server))
+        for file, text in schemas.texts().items():
+            _write(ROOT / schemas.FOLDER / file, text)
         for number, path in enumerate(PAGES):
             after = path.read_text(encoding="utf-8")
             after = with_blocks(after, made)

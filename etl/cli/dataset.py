@@ -10,6 +10,7 @@ from etl.cli.options import Common, explaining_swapped, json_option, option, pri
 from etl.cli.tables import Column, print_made, print_table
 from etl.database.connecting import connect
 from etl.database.tables import require_tables
+from etl.datasets import schemas
 from etl.errors import ExitCode
 from etl.provisioning import create, require_fitting
 
@@ -66,11 +67,19 @@ def list_command(common: Common, as_json: bool) -> None:
 @command.command("show", epilog="Example: etl dataset show shipments")
 @click.argument("name", shell_complete=completion.datasets)
 @option("--projection", is_flag=True, help="Show which values are sent unchanged, and their checks.")
+@option(
+    "--as", "form", type=click.Choice(["dbt"]), help="Print sources.yml of dbt: tables, comments, tests, freshness."
+)
 @json_option
 @click.pass_obj
-def show_command(common: Common, name: str, projection: bool, as_json: bool) -> None:
+def show_command(common: Common, name: str, projection: bool, form: str | None, as_json: bool) -> None:
     """Show the columns of a dataset and the paths of their values."""
     dataset = datasets.find(name, common.config_dir)
+    if form:
+        from etl.datasets import dbt
+
+        click.echo(dbt.sources(dataset), nl=False)
+        return
     if projection:
         from etl.ingestion.transform import paths
 
@@ -189,6 +198,32 @@ def ddl_command(common: Common, name: str) -> None:
 
         for statement in row_history.ddl(dataset):
             click.echo(f"{statement.as_string(None)};\n")
+
+
+@command.command("schema", epilog="Example: etl dataset schema > dataset.schema.json")
+@option(
+    "--of",
+    type=click.Choice(["definition", "etl.toml"]),
+    default="definition",
+    show_default=True,
+    help="The file that the schema describes.",
+)
+@option("--write", "is_written", is_flag=True, help="Write both schemas into the configuration folder.")
+@click.pass_obj
+def schema_command(common: Common, of: schemas.SchemaOf, is_written: bool) -> None:
+    """Print the JSON Schema by which an editor completes, explains and checks a definition or etl.toml.
+
+    An editor finds it by the first line of the file, as `init` and `dataset infer` write it. With --write, the schemas
+    that this line names are brought to this version.
+    """
+    if not is_written:
+        click.echo(schemas.text(of), nl=False)
+        return
+    changed = schemas.write(common.config_dir)
+    for path in changed:
+        print_text(f"wrote {path}")
+    if not changed:
+        print_text(f"the schemas in {common.config_dir / 'schemas'} are those of this version")
 
 
 @command.command("create", epilog="Example: etl dataset create shipments")

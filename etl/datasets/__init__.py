@@ -6,7 +6,17 @@ and others run them.
 
 from etl.datasets.definition import DIGEST, LINEAGE, SOURCE, Column, Condition, Dataset, Table
 from etl.datasets.reading import default_names, find, folders, look, names, read, readable
-from etl.datasets.tables import additions, creation, ddl, first_columns, limits_ddl, quoted, replica_identity, sql_type
+from etl.datasets.tables import (
+    additions,
+    columns_in_database,
+    creation,
+    ddl,
+    first_columns,
+    limits_ddl,
+    quoted,
+    replica_identity,
+    sql_type,
+)
 from etl.datasets.types import TYPES, Type
 
 __all__ = [
@@ -20,6 +30,7 @@ __all__ = [
     "Table",
     "Type",
     "additions",
+    "columns_in_database",
     "creation",
     "ddl",
     "default_names",

@@ -16,7 +16,7 @@ NAME_LENGTH = 63
 _COLUMN_NAME = re.compile(r"[^\W\d][\w\x80-\U0010ffff]*")
 """Letters of every script: PostgreSQL takes any of them, in names of at most 63 bytes."""
 _OTHERS_SCHEMA = re.compile(r"(etl|etl_staging|pg_.*|information_schema)\.")
-_SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
 NUMBER_FORMATS = frozenset({"epoch", "epoch_s", "epoch_ms", "excel", "aspnet"})
 """Formats of times that are numbers."""
@@ -152,7 +152,7 @@ def _misuses(column: Column, table: Table) -> Iterator[str]:
         yield f"expected a name of letters, digits and _, at most {NAME_LENGTH} long"
     if column.name in {*LINEAGE, DIGEST}:
         yield "the name is used by the lineage of each row"
-    if column.name in _SYSTEM_COLUMNS:
+    if column.name in SYSTEM_COLUMNS:
         yield "the name is used by PostgreSQL"
     yield from _misused_texts(column, table)
     yield from _misused_options(column)

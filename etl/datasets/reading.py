@@ -22,7 +22,9 @@ _UNKNOWN = re.compile(r"(?:unknown field `|Invalid enum value ')([^`']+)[`']")
 _Conditions = dict[str, str | bool | int | float | list[str | bool | int | float]]
 
 
-class _TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table as a file has it."""
+
     name: str
     columns: dict[str, str | dict[str, Any]]
     each: str | list[str] = []
@@ -32,7 +34,9 @@ class _TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     history: bool = False
 
 
-class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A definition as a file has it."""
+
     name: str
     table: list[dict[str, Any]]
     records: str = "item"
@@ -103,12 +107,12 @@ def read(path: Path) -> Dataset:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        document = msgspec.convert(content, _Document)
+        document = msgspec.convert(content, Document)
         tables = tuple(_table(raw, f"{path}: table {number}") for number, raw in enumerate(document.table, 1))
     except OSError as error:
         raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
     except msgspec.ValidationError as error:
-        raise DefinitionError(f"{path}: {error}", hint=_proposal(error, _Document.__struct_fields__)) from error
+        raise DefinitionError(f"{path}: {error}", hint=_proposal(error, Document.__struct_fields__)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{path}: {error}") from error
     dataset = Dataset(
@@ -156,9 +160,9 @@ def _conditions(parts: _Conditions) -> tuple[Condition, ...]:
 
 def _table(raw: dict[str, Any], where: str) -> Table:
     try:
-        document = msgspec.convert(raw, _TableDocument)
+        document = msgspec.convert(raw, TableDocument)
     except msgspec.ValidationError as error:
-        raise DefinitionError(f"{where}: {error}", hint=_proposal(error, _TableDocument.__struct_fields__)) from error
+        raise DefinitionError(f"{where}: {error}", hint=_proposal(error, TableDocument.__struct_fields__)) from error
     where = f"{where.rsplit(':', 1)[0]}: table {document.name}"
     return Table(
         name=document.name,

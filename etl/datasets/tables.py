@@ -172,6 +172,26 @@ def _checks(column: Column) -> Iterator[tuple[str, sql.Composed]]:
 def _comments(table: Table, lineage: Collection[str]) -> Iterator[sql.Composed]:
     if table.comment:
         yield sql.SQL("comment on table {} is {}").format(table.identifier, sql.Literal(table.comment))
+    for name, text in _texts(table, lineage).items():
+        yield sql.SQL("comment on column {} is {}").format(
+            sql.Identifier(*table.name.split("."), name), sql.Literal(text)
+        )
+
+
+def columns_in_database(dataset: Dataset, table: Table) -> dict[str, tuple[str, str | None]]:
+    """Return the type and the comment of each column that the statements make, by its name."""
+    lineage = _lineage_columns(dataset, table)
+    texts = _texts(table, lineage)
+    types = {column.name: sql_type(column.type).as_string(None) for column in table.columns}
+    types |= {
+        name: text.as_string(None).removeprefix(sql.Identifier(name).as_string(None)).removesuffix(" not null").strip()
+        for name, text in lineage.items()
+    }
+    return {name: (type_, texts.get(name)) for name, type_ in types.items()}
+
+
+def _texts(table: Table, lineage: Collection[str]) -> dict[str, str]:
+    """Return the comments of the columns that have one."""
     texts_of_lineage = {
         "etl_run": "run that loaded this version (etl.runs.number)",
         "etl_batch": "byte at which the batch begins in the decompressed source",
@@ -186,8 +206,4 @@ def _comments(table: Table, lineage: Collection[str]) -> Iterator[sql.Composed]:
         )
         texts_of_lineage[version] = f"version that {value} comes from, as the column that orders versions names it"
         texts_of_lineage[place] = f"etl_run, etl_batch and etl_place of the version that {value} comes from"
-    texts |= {name: texts_of_lineage[name] for name in lineage}
-    for name, text in texts.items():
-        yield sql.SQL("comment on column {} is {}").format(
-            sql.Identifier(*table.name.split("."), name), sql.Literal(text)
-        )
+    return texts | {name: texts_of_lineage[name] for name in lineage}

@@ -4,9 +4,11 @@ import re
 import shlex
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from etl import datasets
+from etl.datasets import schemas
 from etl.errors import UsageError, cannot_write
 from etl.inference import Proposal, evolve, infer
 from etl.inference.evolving import Evolution
@@ -26,7 +28,7 @@ def propose(
     records: str | None,
     sample: int | None,
 ) -> Proposal:
-    """Propose a definition from one source, and write it to the output if there is one.
+    """Propose a definition from one source, and write it to the output, with the schema it names, if there is one.
 
     Raises UsageError when there is not one source, the name is none, or the output exists; and the errors of `infer`.
     """
@@ -37,8 +39,11 @@ def propose(
         raise UsageError(f"{output} exists already", hint="give another file with --output, or remove it")
     used_names = frozenset(table.name for dataset in known for table in dataset.tables)
     proposal = infer(sources[0], name=chosen, records=records, sample=sample, used_names=used_names)
+    folder = output.parent if output else config_dir / "datasets"
+    proposal = replace(proposal, text=f"{schemas.line('definition', config_dir, folder)}\n{proposal.text}")
     if output:
         _write(f"{proposal.text}\n", output)
+        schemas.write(config_dir)
     return proposal
 
 

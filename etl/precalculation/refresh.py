@@ -18,6 +18,7 @@ from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.pending import gather, is_known, take_due
 from etl.quick_dataclasses import dataclass
+from etl.settings import lineage_is_on
 
 _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")
@@ -70,6 +71,23 @@ def refresh(
     """
     if not connection.autocommit or connection.info.transaction_status != TransactionStatus.IDLE:
         raise InternalError("expected an autocommit connection outside a transaction for a refresh")
+    if lineage_is_on():
+        from etl import lineage  # noqa: PLC0415 - imports nothing unless it is configured
+
+        facts = [fact.table for fact in aggregate.facts]
+        about = lineage.refreshing(
+            connection, aggregate.name, aggregate.columns, table=aggregate.table, facts=facts, run=run
+        )
+        with about as changed:
+            result = _refresh(connection, aggregate, run, waiting, full=full)
+            changed["rows"] = result.rows
+        return result
+    return _refresh(connection, aggregate, run, waiting, full=full)
+
+
+def _refresh(
+    connection: psycopg.Connection, aggregate: Aggregate, run: str | None, waiting: Waiting, *, full: bool
+) -> RefreshResult:
     # The lock comes before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
     with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate, waiting):
         gather(connection)

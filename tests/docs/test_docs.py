@@ -2,6 +2,7 @@ import ast
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -152,6 +153,20 @@ def test_the_site_needs_no_network(site: Path) -> None:
         assert re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//", text) == [], path
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "is_found"), [("freshness", True), ("qqqxyz", False)])
+def test_the_search_works_from_disk(site: Path, word: str, is_found: bool) -> None:
+    """A page that a browser opens as a file finds what the pages hold."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("there is no Chromium")
+    address = f"{(site / 'how-to' / 'serve.html').as_uri()}?q={word}"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
+    done = subprocess.run([browser, *options, address], capture_output=True, text=True, check=True, timeout=120)
+    [answer] = re.findall(r'"md-search-result__meta">([^<]*)<', done.stdout)
+    assert re.fullmatch(r"[1-9]\d* matching documents?" if is_found else "No matching documents", answer.strip())
+
+
 def test_the_commands_of_the_pages_are_right() -> None:
     """Each `etl` command of a block that no test runs exists, with its options."""
     found = [
@@ -233,7 +248,7 @@ def test_the_example_of_etl_toml_is_right(tmp_path: Path) -> None:
 def test_every_part_of_a_definition_is_explained() -> None:
     """The grammar of definitions has each key, option and type of the program."""
     words = table_words(REFERENCE / "dataset-definitions.md")
-    parts = (reading._Document, reading._TableDocument, datasets.Column)
+    parts = (reading.Document, reading.TableDocument, datasets.Column)
     known = {name for part in parts for name in part.__struct_fields__}
     assert known - words - reading._INTERNAL == set()
     page = text_of(REFERENCE / "dataset-definitions.md")

@@ -1,5 +1,6 @@
 """The schedules that people copy are run, or they are checked against the schemas of their programs."""
 
+import json
 import re
 import runpy
 import shutil
@@ -15,6 +16,8 @@ import yaml
 
 from etl.errors import EtlError
 from tests.support.checkout import MEASURED, ROOT
+from tests.support.environments import made
+from tests.support.site import Site
 
 SCHEDULES = ROOT / "docs" / "schedules"
 PROGRAM = Path(sys.executable).parent / "etl"
@@ -165,6 +168,10 @@ class Failed(Exception):
     """Replaces the exception after which Airflow does not retry."""
 
 
+class Skipped(Exception):
+    """Replaces the exception that skips a task."""
+
+
 class TriedAgain(Exception):
     """Replaces the exception after which Airflow retries."""
 
@@ -188,7 +195,7 @@ def test_airflow_retries_temporary_faults(
 
     names = ("airflow", "airflow.sdk", "airflow.exceptions", "airflow.sdk.exceptions")
     modules = {name: types.ModuleType(name) for name in names}
-    vars(modules[place]).update(AirflowException=TriedAgain, AirflowFailException=Failed)
+    vars(modules[place]).update(AirflowException=TriedAgain, AirflowFailException=Failed, AirflowSkipException=Skipped)
     vars(modules["airflow.sdk"]).update(dag=dag, task=lambda function: function)
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -202,8 +209,82 @@ def test_airflow_retries_temporary_faults(
     except (Failed, TriedAgain) as error:
         raised = type(error)
     assert raised is (None if code == 0 else Failed if code in FINAL else TriedAgain)
-    assert (tmp_path / "asked").read_text() == "--log-format json load shipments /srv/exports/shipments\n"
+    assert (tmp_path / "asked").read_text() == "--log-format json load shipments /srv/exports/shipments --json\n"
     assert (dag_options["max_active_runs"], dag_options["catchup"]) == (1, False)
+
+
+# Runs the task of the file, and prints the state in which each run leaves it. A retry would wait for minutes.
+AIRFLOW = """
+import sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.definitions import dag as running
+
+class Waits(Exception):
+    pass
+
+def observed(*, ti, **options):
+    result = run_task(ti=ti, **options)
+    print("STATE", getattr(ti.state, "value", ti.state), flush=True)
+    if ti.state == "up_for_retry":
+        raise Waits
+    return result
+
+run_task, running._run_task = running._run_task, observed
+bag = DagBag(sys.argv[1])
+print("ERRORS", len(bag.import_errors), list(bag.dags))
+try:
+    bag.dags["nightly_load"].test()
+except Waits:
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_a_real_airflow_runs_the_task(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Airflow 3 parses the file; the ends of loads are seen as success, skipped, failed without a retry, and retry."""
+    programs = made(tmp_path_factory, "airflow", "apache-airflow>=3.3,<3.4")
+    exports, dags, home = (site.folder / name for name in ("exports", "dags", "airflow"))
+    for folder in (exports, dags):
+        folder.mkdir()
+    shutil.copy(SCHEDULES / "airflow_dag.py", dags)
+    stub = site.folder / "bin" / "etl"
+    stub.parent.mkdir()
+    stub.write_text(
+        f"#!/bin/sh\ntest -f {site.folder}/code && exit $(cat {site.folder}/code)\n"
+        f"cd {site.folder} && exec {PROGRAM} --log-format json load shipments {exports} --json\n"
+    )
+    stub.chmod(0o755)
+    environment = site.environment() | {
+        "PATH": f"{stub.parent}:{programs}:/usr/bin:/bin",
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+    del environment["PYTHONPATH"]
+
+    def airflow(*words: str | Path) -> str:
+        done = subprocess.run(
+            words, env=environment, cwd=site.folder, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0 or "-c" in words, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def state() -> str:
+        output = airflow(programs / "python", "-c", AIRFLOW, str(dags))
+        assert "ERRORS 0 ['nightly_load']" in output
+        states = re.findall(r"^STATE (\w+)", output, re.MULTILINE)
+        assert len(states) == 1, output
+        return str(states[0])
+
+    airflow(programs / "airflow", "db", "migrate")
+    record = {"shipment_id": "S1", "created_at": "2026-11-20T08:00:00Z"}
+    (exports / "1.json").write_text(json.dumps([record]))
+    assert state() == "success"
+    assert state() == "skipped"
+    (exports / "2.json").write_text(json.dumps([record | {"shipment_id": None}]))
+    assert state() == "failed"
+    (site.folder / "code").write_text("4")
+    assert state() == "up_for_retry"
 
 
 @pytest.mark.parametrize("code", sorted(AGAIN | FINAL | {0}))

@@ -33,6 +33,7 @@ from etl.ingestion.values import Source
 from etl.precalculation import catalogue
 from etl.precalculation.refresh import RefreshResult
 from etl.quick_dataclasses import dataclass
+from etl.settings import lineage_is_on
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,16 @@ class CommandResult:
         self.summaries.append(summary)
         self.errors += [error] if error and is_new else []
         self.codes.add(summary.exit_code)
+        if lineage_is_on():
+            from etl import lineage  # noqa: PLC0415 - imports nothing unless it is configured
+
+            lineage.run_ended(
+                summary.run,
+                rows=summary.rows,
+                read=summary.records.read,
+                size=summary.bytes_read,
+                error=summary.error.message if summary.error else None,
+            )
         report(summary, error if is_new else None)
 
 

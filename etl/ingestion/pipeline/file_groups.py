@@ -38,7 +38,7 @@ from etl.ingestion.transform.paths import Paths
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Source
 from etl.quick_dataclasses import dataclass
-from etl.settings import Decoder
+from etl.settings import Decoder, lineage_is_on
 
 log = structlog.get_logger(__name__)
 
@@ -137,11 +137,19 @@ class FileGroups:
                 ended, is_next_odd = self._ended(files) if self._may_load else ([], True)
                 for file, summary in zip(files, ended, strict=False):
                     self._load.watch.passed(summary)
+                    self._report(file.source, summary)
                     yield file.source, summary
                 del rest[: len(ended)]
                 if rest and (is_next_odd or not isinstance(rest[0], SmallFile)):
                     first = rest.pop(0)
                     yield (first.source if isinstance(first, SmallFile) else first), None
+
+    def _report(self, source: Source, summary: Summary) -> None:
+        """Report the begin of the run of a file, which is loaded already; the command reports its end."""
+        if lineage_is_on() and summary.run is not None and summary.status != "already_loaded":
+            from etl import lineage  # noqa: PLC0415 - imports nothing unless it is configured
+
+            lineage.run_began(self._connection(), source.name, self._dataset, summary.run, 1)
 
     def _groups(self, sources: Sequence[Source]) -> Iterator[list[SmallFile | Source]]:
         """Yield the sources in groups; a second signal raises InterruptedByUserError while files are read."""

@@ -28,7 +28,7 @@ from etl.ingestion.recognition.choosing import Chosen
 from etl.ingestion.recognition.comparison import Recognised, Recognition
 from etl.ingestion.sources.stream import Stream, opened
 from etl.ingestion.values import Source
-from etl.settings import Mode
+from etl.settings import Mode, lineage_is_on
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +93,11 @@ def open_run(
     entered = attempt.again(_entered, attempt, enter, tried)
     run = _locked(stream, attempt, entered)
     _note_doubled(stream, attempt, entered.run, recognition)
+    if lineage_is_on():
+        from etl import lineage  # noqa: PLC0415 - imports nothing unless it is configured
+
+        connection, dataset = attempt.session.connection(), attempt.dataset
+        lineage.run_began(connection, stream.source.name, dataset, entered.run.run, entered.run.attempt)
     return attempt.again(_resumed, run)
 
 
