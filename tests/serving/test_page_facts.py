@@ -81,7 +81,7 @@ def test_facts_are_chosen_and_paged(open_page: Open, demo: Site) -> None:
     """A condition is added in a form and removed by a link; a long list has pages, and CSV has all of them."""
     page = open_page("/?view=facts")
     settle(page)
-    assert page.get_by_text("Rows 1 to 100, and there are more.").is_visible()
+    page.get_by_text("Rows 1 to 100, and there are more.").wait_for()
     page.get_by_role("link", name="Next 100").click()
     page.get_by_text("Rows 101 to 200, and there are more.").wait_for()
     page.go_back()

@@ -14,7 +14,7 @@ describe("figures as texts", () => {
 
   it("write a part with its whole, and a difference in words", () => {
     expect([part(12, 42), part(0, 0), part(null, 42)]).toEqual(["12 of 42 (28.6 %)", "0 of 0", "–"]);
-    expect([change(110, 100), change(95, 100), change(100, 100), change(5, 0), change(null, 5)]).toEqual([": 10.0 % more now", ": 5.0 % fewer now", ": the same", "", ""]);
+    expect([change(110, 100), change(95, 100), change(100, 100), change(5, 0), change(null, 5)]).toEqual([": 10.0\u00a0% more now", ": 5.0\u00a0% fewer now", ": the same", "", ""]);
   });
 
   it("write an instant without its parts of a second and its zone", () => {

@@ -30,7 +30,7 @@ export function part(value: number | null | undefined, whole: number): string {
 export function change(now: number | null, before: number): string {
   if (now === null || before === 0) return "";
   const by = now / before - 1;
-  return Math.abs(by) < 0.0005 ? ": the same" : `: ${ONE_PLACE.format(Math.abs(by) * 100)} % ${by > 0 ? "more" : "fewer"} now`;
+  return Math.abs(by) < 0.0005 ? ": the same" : `: ${ONE_PLACE.format(Math.abs(by) * 100)}\u00a0% ${by > 0 ? "more" : "fewer"} now`;
 }
 
 /** Write an instant of the service up to its seconds, in UTC. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { byTime, grainOf, mondayOf, within } from "./grain";
+import { byTime, grainOf, mondayOf, partText, within } from "./grain";
 
 describe("the grain of a chart", () => {
   it("is the day of up to two months, and the week of more", () => {
@@ -25,5 +25,7 @@ describe("the grain of a chart", () => {
     const period = { from: "2026-01-01", to: "2026-01-31" };
     expect(within("2025-12-29", "week", period)).toEqual({ from: "2026-01-01", to: "2026-01-04" });
     expect(within("2026-01-26", "week", period)).toEqual({ from: "2026-01-26", to: "2026-01-31" });
+    expect(["2025-12-29", "2026-01-05", "2026-01-26"].map((start) => partText(start, "week", period))).toEqual(["2025-12-29 (4 days)", "2026-01-05", "2026-01-26 (6 days)"]);
+    expect(partText("2026-01-26", "day", period)).toBe("2026-01-26");
   });
 });

@@ -1,6 +1,6 @@
 /** The grain of a chart by time: days of a short period, weeks of a long one. A week begins on Monday and has its date. */
 
-import { plusDays } from "./dates";
+import { daysBetween, plusDays } from "./dates";
 import { grouped } from "./sums";
 
 export type Grain = "day" | "week" | "month";
@@ -43,4 +43,11 @@ export function byTime<Row extends { day: string }>(rows: readonly Row[], grain:
 export function within(start: string, grain: "day" | "week", period: { from: string; to: string }): { from: string; to: string } {
   const end = endOf(start, grain);
   return { from: start < period.from ? period.from : start, to: end > period.to ? period.to : end };
+}
+
+/** Write the start of a part of time; of a week that is not whole in the period, also how many days it has. */
+export function partText(start: string, grain: "day" | "week", period: { from: string; to: string }): string {
+  const { from, to } = within(start, grain, period);
+  const count = daysBetween(from, to);
+  return grain === "day" || count === 7 ? start : `${start} (${count} ${count === 1 ? "day" : "days"})`;
 }
