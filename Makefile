@@ -17,7 +17,7 @@ TWO := -n 2 --dist worksteal
 
 # The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
 unexport $(filter PG% ETL_% DATABASE_URL,$(.VARIABLES))
-demo serve test test-16 test-slow test-browser test-contract coverage: export ETL_DATABASE_URL = $(DATABASE)
+demo serve test test-16 test-slow test-browser test-contract screenshots coverage: export ETL_DATABASE_URL = $(DATABASE)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help
@@ -82,7 +82,12 @@ test-browser: $(INSTALLED) $(WEB) ## install Chromium where there is none, and l
 	@command -v chromium google-chrome >/dev/null || { apt-get update -qq && apt-get install -qq --no-install-recommends chromium; } >/dev/null || \
 	  { echo "cannot install chromium: install it by hand, then run make test-browser again" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -c scripts/browser-constraints.txt playwright
-	$(BIN)/pytest -m slow tests/serving/test_page.py
+	$(BIN)/pytest -m slow tests/serving/test_page*.py
+
+.PHONY: screenshots
+screenshots: export SCREENSHOTS := web/screenshots
+screenshots: test-browser ## pictures of each view of the page, wide and narrow, light and dark, in web/screenshots
+	@ls $(SCREENSHOTS)
 
 .PHONY: test-contract
 test-contract: $(INSTALLED) $(CONTRACT) ## ask `etl serve` whatever its description allows, and compare the Kubernetes manifests with their schemas

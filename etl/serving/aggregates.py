@@ -1,4 +1,4 @@
-"""What there is to read: the aggregates with their columns, and how fresh each of them is."""
+"""What there is to read: the aggregates and facts with their columns, how fresh each is, and who asks."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from psycopg.rows import class_row
 
 from etl import queries
-from etl.serving.identity import Identity
+from etl.serving.identity import Identity, Role
 from etl.serving.listing import takes_no_parameter
 from etl.serving.pool import Connection, Sessions
 from etl.serving.rows import table_named
@@ -48,6 +48,32 @@ class Aggregates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FactTable:
+    """A table that a dataset fills: the meaning of a row, its key, which is the order of its pages, and its columns."""
+
+    name: str
+    comment: str
+    key: list[str]
+    rows: str
+    columns: list[ColumnEntry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactTables:
+    """The tables of datasets that have a key."""
+
+    facts: list[FactTable]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visitor:
+    """Who asks: a name, which is no secret, and the role of the service."""
+
+    name: str
+    role: Role
+
+
+@dataclass(frozen=True, kw_only=True)
 class FreshnessList:
     """How fresh each aggregate is."""
 
@@ -67,6 +93,17 @@ def router(watch: Watch, sessions: Sessions) -> APIRouter:
     async def aggregate(name: str) -> AggregateEntry:
         """Describe one precomputed table: its grain, its key, its columns with their units."""
         return _entry(table_named(watch, name), watch)
+
+    @routes.get("/facts")
+    async def facts() -> FactTables:
+        """List the tables of datasets whose rows can be read: those with a key."""
+        return FactTables(facts=[_fact(table) for table in watch.facts.values()])
+
+    @routes.get("/identity")
+    async def visitor(request: Request) -> Visitor:
+        """Say who asks, and what role that one has."""
+        identity: Identity = request.scope["etl.identity"]
+        return Visitor(name=identity.name, role=identity.role)
 
     @routes.get("/freshness")
     async def freshness(request: Request) -> FreshnessList:
@@ -92,6 +129,16 @@ def _entry(table: Table, watch: Watch) -> AggregateEntry:
         key=list(table.key),
         rows=f"/v1/aggregates/{table.name}/rows",
         version=known.version if known else None,
+        columns=[_column(column) for column in table.columns.values()],
+    )
+
+
+def _fact(table: Table) -> FactTable:
+    return FactTable(
+        name=table.name,
+        comment=table.aggregate.grain,
+        key=list(table.key),
+        rows=f"/v1/facts/{table.name}",
         columns=[_column(column) for column in table.columns.values()],
     )
 

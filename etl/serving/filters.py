@@ -36,6 +36,9 @@ ROWS_OF_A_PAGE = 1_000
 MAX_ROWS = 10_000
 MAX_PARAMETERS = 100
 
+# Operators by which an index gives a part of the rows.
+_BOUNDS = frozenset({"eq", "gt", "gte", "lt", "lte", "in"})
+
 _ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,"]*)')
 
 
@@ -78,6 +81,7 @@ def parse(table: Table, query: str, accept: str = "") -> PageRequest:
             words[name] = value
         else:
             conditions.append(condition_of(table, name, value))
+    _require_index(table, conditions)
     descending = _direction(table, words["order"]) if "order" in words else False
     return PageRequest(
         table=table,
@@ -121,8 +125,6 @@ def condition_of(table: Table, name: str, text: str, words: Sequence[str] = RESE
             columns=table.indexed,
             parameters=list(words),
         )
-    if not column.is_indexed:
-        raise ProblemError(422, f"rows cannot be chosen by {name}, because no index has it", columns=table.indexed)
     negation, _, rest = text.partition(".")
     is_negated = negation == "not"
     operator, point, value = (rest if is_negated else text).partition(".")
@@ -140,6 +142,18 @@ def condition_of(table: Table, name: str, text: str, words: Sequence[str] = RESE
     if operator in {"like", "ilike"} and not column.is_text:
         raise ProblemError(422, f"{operator} compares texts, and {name} is {column.type}")
     return Condition(column=column, operator=operator, values=values, is_negated=is_negated)
+
+
+def _require_index(table: Table, conditions: Sequence[Condition]) -> None:
+    """Let rows be chosen by columns that an index has. Of facts also by others, among the rows that an index gives."""
+    others = [each.column.name for each in conditions if not each.column.is_indexed]
+    if not others:
+        return
+    if not table.is_fact:
+        raise ProblemError(422, f"rows cannot be chosen by {others[0]}, because no index has it", columns=table.indexed)
+    if not any(each.column.is_indexed and each.operator in _BOUNDS and not each.is_negated for each in conditions):
+        reason = f"no index has {others[0]}: choose the rows also by a column that an index has"
+        raise ProblemError(422, reason, columns=table.indexed)
 
 
 def _elements(name: str, text: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""One database with facts and one service on it for all tests of this room."""
+"""One database with facts, one service on it and one browser for all tests of this room."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -8,9 +9,12 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pytest_postgresql.executors import NoopExecutor
 
+from tests.support.browsing import CHROMIUM, is_fault
 from tests.support.faults import Connection
 from tests.support.services import RunningService, serving
 from tests.support.site import Site
+
+Open = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +58,41 @@ def guarded(demo: Site) -> Iterator[RunningService]:
         port = service.client.base_url.port
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:
             yield RunningService(running=service.running, client=client)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Give a browser."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: `make test-browser` installs it")
+    if CHROMIUM is None:
+        pytest.skip("no chromium: `make test-browser` installs it")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, service: RunningService) -> Iterator[Open]:
+    """Give a function that opens an address. A page may log no error, and there is no other server than the service."""
+    contexts: list[Any] = []
+    faults: list[str] = []
+
+    def open_page(address: str = "/", base: httpx.Client = service.client, **options: Any) -> Any:
+        def refuse(route: Any) -> None:
+            faults.append(route.request.url)
+            route.abort()
+
+        context = browser.new_context(base_url=str(base.base_url), **options)
+        contexts.append(context)
+        context.route(lambda url: not url.startswith((f"{base.base_url}", "data:", "blob:")), refuse)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if is_fault(message) else None)
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []

@@ -31,6 +31,8 @@ def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> No
         ROWS: (ok, ok, ok),
         "/v1/aggregates": (ok, ok, ok),
         "/v1/freshness": (ok, ok, ok),
+        "/v1/facts": (ok, ok, ok),
+        "/v1/identity": (ok, ok, ok),
         "/docs": (ok, ok, ok),
         "/v1/runs": (no, ok, ok),
         "/v1/runs/latest": (no, ok, ok),
@@ -42,6 +44,8 @@ def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> No
         assert guarded.client.get(path).status_code == 401, path
         got = tuple(guarded.client.get(path, headers=_as(key)).status_code for key in keys.values())
         assert got == codes, path
+    for role, key in keys.items():
+        assert guarded.client.get("/v1/identity", headers=_as(key)).json()["role"] == role
     for path in ("/healthz", "/readyz", *ADDRESSES):
         assert guarded.client.get(path).status_code == 200, path
 

@@ -305,6 +305,16 @@ def test_facts_are_read_like_aggregates_and_never_kept(client: httpx.Client, dem
     assert pages[0].headers["cache-control"] == "no-store"
     one = client.get(path, params={"shipment_id": f"eq.{wanted[5][0]}", "format": "csv", "select": "shipment_id"})
     assert one.text == f"shipment_id\r\n{wanted[5][0]}\r\n"
+    listed = {each["name"]: each for each in client.get("/v1/facts").json()["facts"]}
+    assert listed["logistics.shipments"]["key"] == ["shipment_id"]
+    filters_of = {column["name"]: column["is_filter"] for column in listed["logistics.shipments"]["columns"]}
+    assert (filters_of["created_at"], filters_of["carrier"]) == (True, False)
+    for also in ({}, {"shipment_id": "neq.X"}, {"shipment_id": "not.eq.X"}):
+        assert client.get(path, params={"weight_kg": "gt.3", **also}).status_code == 422
+    assert client.get(DAYS, params={"count_shipments": "gt.3", "day": "gte.2025-01-01"}).status_code == 422
+    chosen = client.get(path, params={"carrier": f"eq.{wanted[5][1]}", "created_at": "gte.2025-06-01", "limit": "9999"})
+    counted = "select count(*) from logistics.shipments where carrier = %s and created_at >= '2025-06-01'"
+    assert [(len(chosen.json()["rows"]),)] == demo.ask(counted, [wanted[5][1]])
     refused = client.get(path, params={"weight_kg": "gt.3"})
     assert (refused.status_code, "shipment_id" in refused.json()["columns"]) == (422, True)
     unknown = client.get("/v1/facts/etl.runs")

@@ -1,9 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { session } from "../state/session";
-import { addressOf, ask, askRows, MOST_PAGES, ProblemError } from "./client";
-
-const storage = { getItem: () => null, setItem: () => undefined, removeItem: () => undefined };
-vi.stubGlobal("sessionStorage", storage);
+import { addressOf, ask, askRows, MOST_PAGES } from "./client";
 
 /** Answer requests by a function of their address, and note them. */
 function answering(answer: (url: URL, headers: Headers) => Response): URL[] {
@@ -20,7 +16,7 @@ function page(version: number, day: string, next: string | null): Response {
   return Response.json({ columns: ["day", "count_shipments"], rows: [[day, 1]], version, next });
 }
 
-afterEach(() => Object.assign(session, { key: null, needsKey: false, refused: false }));
+afterEach(() => vi.unstubAllGlobals());
 
 describe("rows", () => {
   it("are read page after page, with the filters of the first", async () => {
@@ -47,24 +43,6 @@ describe("rows", () => {
   it("have an address for each condition, also two of one column", () => {
     const query = new URL(addressOf("daily_shipments", [["day", "gte.2026-01-01"], ["day", "lte.2026-01-31"]]), "http://service").searchParams;
     expect(query.getAll("day")).toEqual(["gte.2026-01-01", "lte.2026-01-31"]);
-  });
-});
-
-describe("a key", () => {
-  it("is sent, and forgotten when the service refuses it", async () => {
-    session.key = "etl_wrong";
-    answering((_url, headers) => Response.json({ detail: headers.get("Authorization") }, { status: 401 }));
-    await expect(ask("/v1/freshness")).rejects.toThrow("Bearer etl_wrong");
-    expect(session).toMatchObject({ key: null, needsKey: true, refused: true });
-  });
-
-  it("is not forgotten for a late answer to an earlier request", async () => {
-    answering(() => {
-      session.key = "etl_new";
-      return Response.json({}, { status: 401 });
-    });
-    await expect(ask("/v1/freshness")).rejects.toBeInstanceOf(ProblemError);
-    expect(session).toMatchObject({ key: "etl_new", needsKey: false });
   });
 });
 

@@ -1,7 +1,8 @@
 /** Requests to the service, with the key of the session where there is one. */
 
 import type { components } from "./schema";
-import { forgetKey, session } from "../state/session";
+import { forget, session } from "../state/session";
+import { bearer, renewed } from "./tokens";
 
 type Schemas = components["schemas"];
 
@@ -40,20 +41,33 @@ export const MOST_PAGES = 10;
 
 /** Ask the service for an address; throw a ProblemError for all but success. */
 export async function ask(address: string, init: RequestInit = {}): Promise<Response> {
+  let sent = await bearer();
+  let answer = await send(address, init, sent);
+  // A service that was started again may have another secret: then a token ends early, and its refresh token does not.
+  if (answer.status === 401 && sent !== null && (session.held?.bearer !== sent || (await renewed()))) {
+    sent = session.held?.bearer ?? null;
+    answer = await send(address, init, sent);
+  }
+  if (answer.ok) return answer;
+  // A late answer to a request with an earlier key says nothing about the present one.
+  if (answer.status === 401 && (session.held?.bearer ?? null) === sent) forget(reasonOf(sent));
+  throw await problemOf(answer);
+}
+
+function reasonOf(sent: string | null): "" | "refused" | "ended" {
+  if (sent === null) return session.reason;
+  return session.visitor ? "ended" : "refused";
+}
+
+async function send(address: string, init: RequestInit, sent: string | null): Promise<Response> {
   const headers = new Headers(init.headers);
-  const key = session.key;
-  if (key) headers.set("Authorization", `Bearer ${key}`);
-  let answer: Response;
+  if (sent !== null) headers.set("Authorization", `Bearer ${sent}`);
   try {
-    answer = await fetch(address, { ...init, headers });
+    return await fetch(address, { ...init, headers });
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ProblemError(0, "The service cannot be reached.");
   }
-  if (answer.ok) return answer;
-  // A late answer to a request with an earlier key says nothing about the present one.
-  if (answer.status === 401 && session.key === key) forgetKey();
-  throw await problemOf(answer);
 }
 
 async function problemOf(answer: Response): Promise<ProblemError> {
@@ -80,6 +94,11 @@ export function addressOf(name: AggregateName, conditions: readonly Condition[],
   if (select.length > 0) query.set("select", select.join(","));
   query.set("limit", String(ROWS_OF_A_PAGE));
   return `/v1/aggregates/${name}/rows?${query}`;
+}
+
+/** Return the address of rows of a table of facts; conditions may name parameters as `limit`, too. */
+export function factsAddress(table: string, conditions: readonly Condition[]): string {
+  return `/v1/facts/${encodeURIComponent(table)}?${new URLSearchParams(conditions.map(([name, value]) => [name, value]))}`;
 }
 
 interface Page {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ageOf, daysFrom, hoursSince, isDay, isYoung, monthOf, plusDays } from "./dates";
+import { ageOf, daysBetween, hoursSince, isDay, isYoung, monthOf, plusDays } from "./dates";
 
 describe("days", () => {
   it("cross months, years and leap days", () => {
@@ -7,7 +7,8 @@ describe("days", () => {
     expect(plusDays("2025-12-31", 1)).toBe("2026-01-01");
     expect(monthOf("2026-01-31", -1)).toBe("2025-12-01");
     expect(monthOf("2025-12-31", 1 - 6)).toBe("2025-07-01");
-    expect(daysFrom("2025-12-30", "2026-01-01")).toEqual(["2025-12-30", "2025-12-31", "2026-01-01"]);
+    expect(daysBetween("2025-12-30", "2026-01-01")).toBe(3);
+    expect(daysBetween("2026-01-01", "2026-01-01")).toBe(1);
   });
 
   it("are days of the calendar", () => {

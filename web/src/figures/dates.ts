@@ -25,11 +25,9 @@ export function monthOf(day: string, months = 0): string {
   return date.toISOString().slice(0, 10);
 }
 
-/** Return all days from one to another. */
-export function daysFrom(from: string, to: string): string[] {
-  const days: string[] = [];
-  for (let day = from; day <= to; day = plusDays(day, 1)) days.push(day);
-  return days;
+/** Return how many days a period has, both ends included. */
+export function daysBetween(from: string, to: string): number {
+  return Math.max(0, Math.round((Date.parse(to) - Date.parse(from)) / DAY) + 1);
 }
 
 /** Return whether a text is a day of the calendar. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bytes, count, decimal, instant, percent } from "./format";
+import { bytes, change, count, decimal, instant, part, percent } from "./format";
 
 describe("figures as texts", () => {
   it("write a missing value as a dash, and 0 as 0", () => {
@@ -10,6 +10,11 @@ describe("figures as texts", () => {
 
   it("write 100 % and 0 % only for all and nothing", () => {
     expect([percent(1), percent(0.99999), percent(0.00001), percent(0.5)]).toEqual(["100.0 %", "99.9 %", "0.1 %", "50.0 %"]);
+  });
+
+  it("write a part with its whole, and a difference in words", () => {
+    expect([part(12, 42), part(0, 0), part(null, 42)]).toEqual(["12 of 42 (28.6 %)", "0 of 0", "–"]);
+    expect([change(110, 100), change(95, 100), change(100, 100), change(5, 0), change(null, 5)]).toEqual([": 10.0\u00a0% more now", ": 5.0\u00a0% fewer now", ": the same", "", ""]);
   });
 
   it("write an instant without its parts of a second and its zone", () => {

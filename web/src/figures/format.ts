@@ -21,6 +21,18 @@ export function percent(value: number | null | undefined): string {
   return `${ONE_PLACE.format(value > 0 ? Math.max(0.1, shown) : 0)} %`;
 }
 
+/** Write a part of a whole: `12 of 42 (28.6 %)`. */
+export function part(value: number | null | undefined, whole: number): string {
+  return value == null ? NONE : `${count(value)} of ${count(whole)}${whole > 0 ? ` (${percent(value / whole)})` : ""}`;
+}
+
+/** Write how much a figure differs from an earlier one: `: 5.2 % more`. */
+export function change(now: number | null, before: number): string {
+  if (now === null || before === 0) return "";
+  const by = now / before - 1;
+  return Math.abs(by) < 0.0005 ? ": the same" : `: ${ONE_PLACE.format(Math.abs(by) * 100)}\u00a0% ${by > 0 ? "more" : "fewer"} now`;
+}
+
 /** Write an instant of the service up to its seconds, in UTC. */
 export function instant(value: string | null | undefined): string {
   return value ? value.replace("T", " ").replace(/(\.\d+)?(Z|\+00(:?00)?)?$/, "") : NONE;

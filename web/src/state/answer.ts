@@ -43,8 +43,8 @@ export function useAnswer<What, Value>(
     // The versions that are heard of first are those that the first answer has.
     if (/[1-9]/.test(before)) void run();
   });
-  watch(() => [session.key, live.isConnected] as const, ([key, isConnected], [keyBefore]) => {
-    if (key !== keyBefore || (isConnected && answer.error)) void run();
+  watch(() => [session.visitor?.name, live.isConnected] as const, ([who, isConnected], [whoBefore]) => {
+    if ((whoBefore !== undefined && who !== whoBefore) || (isConnected && answer.error)) void run();
   });
   onScopeDispose(() => control.abort());
   void run();

@@ -1,7 +1,7 @@
 /** A lane as one text of the address: four names as a JSON list, because a name may have any character. */
 
 import type { Condition } from "../api/client";
-import { whereOf } from "./place";
+import { named } from "./facts";
 
 const COLUMNS = ["origin_country", "origin_city", "destination_country", "destination_city"] as const;
 
@@ -24,10 +24,9 @@ export function laneConditions(lane: string): Condition[] {
   return (namesOf(lane) ?? []).map((name, place) => [COLUMNS[place]!, `eq.${name}`]);
 }
 
-/** Return the conditions by which the records of a lane are found; null where a name is missing in the data. */
-export function laneWhere(lane: string): string | null {
-  const names = namesOf(lane);
-  return !names || names.includes("(none)") ? null : whereOf(Object.fromEntries(COLUMNS.map((column, place) => [column, names[place]!])));
+/** Return the conditions by which the facts of a lane are found. */
+export function laneFacts(lane: string): Condition[] {
+  return named(Object.fromEntries((namesOf(lane) ?? []).map((name, place) => [COLUMNS[place]!, name])));
 }
 
 /** Write a lane for people: `Berlin (DE) → Київ (UA)`. */

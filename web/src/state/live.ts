@@ -34,7 +34,11 @@ export function take(event: { event: string; data: string }): void {
 export async function look(): Promise<void> {
   live.at = Date.now();
   try {
-    const answer = await askJson<components["schemas"]["FreshnessList"]>("/v1/freshness");
+    const [answer, visitor] = await Promise.all([
+      askJson<components["schemas"]["FreshnessList"]>("/v1/freshness"),
+      session.visitor ?? askJson<components["schemas"]["Visitor"]>("/v1/identity"),
+    ]);
+    session.visitor = visitor;
     for (const each of answer.freshness) {
       live.freshness[each.aggregate] = each;
       live.versions[each.aggregate] = each.version;

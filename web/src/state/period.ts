@@ -2,7 +2,7 @@
 
 import { computed } from "vue";
 import type { Condition } from "../api/client";
-import { dayOf, monthOf } from "../figures/dates";
+import { dayOf, daysBetween, monthOf, plusDays } from "../figures/dates";
 import { live } from "./live";
 import { place } from "./place";
 
@@ -24,6 +24,15 @@ export function days(column = "day", until = "9999-12-31"): Condition[] {
   const to = period.value.to < until ? period.value.to : until;
   return [[column, `gte.${period.value.from}`], [column, `lte.${to}`]];
 }
+
+/** Return the conditions that choose as many days before the period. */
+export function before(column: string): Condition[] {
+  const { from, to } = period.value;
+  return [[column, `gte.${plusDays(from, -daysBetween(from, to))}`], [column, `lt.${from}`]];
+}
+
+/** Return the first and the last day of the months of the period. */
+export const monthDays = computed(() => ({ from: monthOf(period.value.from), to: plusDays(monthOf(period.value.to, 1), -1) }));
 
 /** Return the conditions that choose the months of the period. A month is whole. */
 export function months(): Condition[] {

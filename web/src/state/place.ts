@@ -3,11 +3,11 @@
 import { reactive, readonly } from "vue";
 import { isDay } from "../figures/dates";
 
-export const VIEWS = ["overview", "lanes", "carriers", "warehouses", "exceptions", "runs", "records"] as const;
+export const VIEWS = ["overview", "lanes", "carriers", "warehouses", "exceptions", "runs", "facts"] as const;
 export type View = (typeof VIEWS)[number];
 
 const FILTERS = [
-  "from", "to", "carrier", "lane", "city", "warehouse", "code", "run", "status", "dataset", "table", "where",
+  "from", "to", "carrier", "lane", "city", "warehouse", "code", "run", "status", "dataset", "table", "where", "after", "page", "row",
 ] as const;
 type Filter = (typeof FILTERS)[number];
 
@@ -34,11 +34,6 @@ export function format(place: Place): string {
 }
 
 const current = reactive<Place>(parse(globalThis.location?.search ?? ""));
-
-/** Write the columns and values of rows as one text of the address. */
-export function whereOf(values: Record<string, string>): string {
-  return new URLSearchParams(values).toString();
-}
 
 /** The place that is looked at. */
 export const place = readonly(current) as Readonly<Place>;
