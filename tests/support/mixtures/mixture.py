@@ -151,7 +151,7 @@ def _copy_comes_to_rest(site: Site, plan: Plan) -> Iterator[str]:
 
 def _failures_of(conninfo: str) -> frozenset[str]:
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        return frozenset(id for (id,) in connection.execute("select id from etl.failures"))
+        return frozenset(failure for (failure,) in connection.execute("select id from etl.failures"))
 
 
 def _etl(site: Site, *words: str, conninfo: str | None = None) -> Ended:
