@@ -1,16 +1,18 @@
 """The program: `etl` and `python -m etl`."""
 
+# Built in, as all that is imported here: `signal` itself is written in Python, and Ctrl-C would end its import in a
+# traceback.
+import _signal  # type: ignore[import-not-found]
 import atexit
 import gc
 import os
-import signal
 import sys
 
 
 def main() -> None:
     """Run the command line. A signal that comes while it is imported ends the process as any program, silently."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would print a traceback.
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Python's own handler would print a traceback.
     gc.disable()  # Almost nothing of what is imported is ever freed. The command enables it again.
     ended: list[int] = []
     atexit.register(_leave, ended)  # Called last, because it is registered first.

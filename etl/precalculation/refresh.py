@@ -263,7 +263,7 @@ def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | 
 
 def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[BucketRange]) -> None:
     """Compute these buckets into the temporary table `etl_fresh`, which the end of the transaction drops."""
-    connection.execute(_SQL["use_one_processor"])
+    connection.execute(_SQL["plan_for_readers"])
     connection.execute(_SQL["make_fresh"].format(select=aggregate.computed(ranges[0])))
     for buckets in ranges[1:]:
         connection.execute(_SQL["add_fresh"].format(select=aggregate.computed(buckets)))
@@ -275,9 +275,6 @@ def _store(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequenc
     values = [name for name in names if name not in aggregate.key]
     same_key = joined(aggregate.key, sql.SQL("kept.{0} = fresh.{0}"), sql.SQL(" and "))
     within = sql.SQL(" or ").join(aggregate.within(buckets) for buckets in ranges)
-    deleted = connection.execute(
-        _SQL["delete_gone"].format(table=aggregate.identifier, within=within, same_key=same_key)
-    ).rowcount
     merged = connection.execute(
         _SQL["merge_changed"].format(
             table=aggregate.identifier,
@@ -290,7 +287,12 @@ def _store(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequenc
             fresh_columns=joined(names, sql.SQL("fresh.{0}")),
         )
     ).rowcount
-    return deleted + merged
+    # All fresh rows are stored now: only where there are more are some left whose keys no longer exist.
+    row = connection.execute(_SQL["has_gone"].format(table=aggregate.identifier, within=within)).fetchone()
+    if row is None or not row[0]:
+        return merged
+    gone = _SQL["delete_gone"].format(table=aggregate.identifier, within=within, same_key=same_key)
+    return merged + connection.execute(gone).rowcount
 
 
 def _count_buckets(connection: psycopg.Connection, aggregate: Aggregate) -> int:

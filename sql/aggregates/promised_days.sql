@@ -27,6 +27,8 @@ with promised as (
         delivered_at <= first_promised_at as is_first_on_time
     from analytics.judged_shipments()
     where promised_at >= :from_utc and promised_at < :until_utc and end_state <> 'cancelled'
+    -- OFFSET 0: each column is computed once for a shipment, and not once for each sum that reads it.
+    offset 0
 )
 select
     day,

@@ -174,9 +174,14 @@ select exists (
     select from etl.refreshes where aggregate = %(aggregate)s and definition_hash = %(definition_hash)s
 );
 
--- name: use_one_processor
+-- name: plan_for_readers
 -- Leave the other processors to readers: in parallel a refresh of all aggregates took 5 % less, but readers waited.
-set local max_parallel_workers_per_gather = 0;
+-- Pages are mostly in memory or on flash: with the default the planner reads the events of years for those of a month.
+select
+    set_config('max_parallel_workers_per_gather', '0', true),
+    set_config('random_page_cost', '1.1', true),
+    -- Of the fresh rows the planner needs the numbers of different keys alone.
+    set_config('default_statistics_target', '10', true);
 
 -- name: see_table
 -- Check that the table of an aggregate exists and may be read.
@@ -196,11 +201,6 @@ insert into pg_temp.etl_fresh
 -- Update the statistics of the key for the planner: those of all columns took a tenth of the time of a refresh.
 analyze pg_temp.etl_fresh ({key});
 
--- name: delete_gone
--- Delete the rows of the recomputed buckets whose keys no longer exist.
-delete from {table} as kept
-where ({within}) and not exists (select from pg_temp.etl_fresh as fresh where {same_key});
-
 -- name: merge_changed
 -- Insert the new rows of an aggregate and update the rows that differ; other rows are neither written nor locked.
 merge into {table} as kept
@@ -209,6 +209,16 @@ when matched and ({kept_values}) is distinct from ({fresh_values}) then
     update set {assignments}
 when not matched then
     insert ({columns}) values ({fresh_columns});
+
+-- name: has_gone
+-- Return whether the recomputed buckets have more rows than were computed. To count is cheaper than to compare keys.
+select
+    (select count(*) from {table} as kept where {within}) > (select count(*) from pg_temp.etl_fresh);
+
+-- name: delete_gone
+-- Delete the rows of the recomputed buckets whose keys no longer exist.
+delete from {table} as kept
+where ({within}) and not exists (select from pg_temp.etl_fresh as fresh where {same_key});
 
 -- name: count_buckets
 -- Count the buckets that were computed.

@@ -142,7 +142,6 @@ def test_the_list_shows_pending_buckets(connection: Connection, run_etl: RunEtl)
     assert {name: each["pending_buckets"] for name, each in listed.items()} == {
         "carrier_performance": 2,
         "carrier_scorecard": 2,
-        "country_quarters": 2,
         "daily_exceptions": 0,
         "daily_movements": 0,
         "daily_shipments": 2,
@@ -151,7 +150,6 @@ def test_the_list_shows_pending_buckets(connection: Connection, run_etl: RunEtl)
         "lane_performance": 2,
         "lane_reliability": 2,
         "milestone_durations": 2,
-        "milestone_quarters": 2,
         "open_shipments": 1,
         "promised_days": 0,
         "vehicle_days": 0,

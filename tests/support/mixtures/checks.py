@@ -118,8 +118,13 @@ def _check_runs(connection: Connection, export: Export) -> Iterator[str]:
             yield f"{run} of {export.name}: finished {is_finished}, {counts}"
 
 
-def check_failed_store(connection: Connection, folder: Path, expected: Expected) -> Iterator[str]:
-    """Every pending failure has its files, every file its failure, and what waits is what can never load."""
+def check_failed_store(
+    connection: Connection, folder: Path, expected: Expected, of_copy: frozenset[str]
+) -> Iterator[str]:
+    """Every pending failure has its files, every file its failure, and what waits is what can never load.
+
+    A copy of the database may have files of its own failures in the same folder.
+    """
     query = "select id, dataset, run, state, count_records from etl.failures"
     known = {failure: (dataset, run, state, count) for failure, dataset, run, state, count in connection.execute(query)}
     waiting = Counter[str]()
@@ -141,7 +146,7 @@ def check_failed_store(connection: Connection, folder: Path, expected: Expected)
         # A purge, or the next attempt, has moved complete files aside that the ledger does not name.
         if path.is_dir() or path.parent.name == "aside":
             continue
-        if path.name.startswith(".") or path.stem not in known:
+        if path.name.startswith(".") or path.stem not in known.keys() | of_copy:
             yield f"the failed store has a file without a failure: {path.relative_to(folder)}"
         elif not (path.with_suffix(".json").exists() and path.with_suffix(".ndjson").exists()):
             yield f"the failed store has one file of two: {path.relative_to(folder)}"

@@ -112,7 +112,8 @@ def _run(site: Site, plan: Plan) -> Iterator[str]:
     expected = expect(plan, happened, discarded)
     yield from checks.check_facts(site.connection, expected)
     yield from checks.check_ledger(site.connection, plan)
-    yield from checks.check_failed_store(site.connection, site.store, expected)
+    of_copy = _failures_of(copies.address(site.conninfo)) if happened.has_copy else frozenset[str]()
+    yield from checks.check_failed_store(site.connection, site.store, expected, of_copy)
     yield from checks.check_nothing_left(site)
 
 
@@ -146,6 +147,11 @@ def _copy_comes_to_rest(site: Site, plan: Plan) -> Iterator[str]:
         yield from _ends_with(_etl(site, *words, conninfo=conninfo), {0, 1}, f"{export.name} in the copy")
     with psycopg.connect(conninfo, autocommit=True) as connection:
         yield from checks.check_copy(connection, plan)
+
+
+def _failures_of(conninfo: str) -> frozenset[str]:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        return frozenset(failure for (failure,) in connection.execute("select id from etl.failures"))
 
 
 def _etl(site: Site, *words: str, conninfo: str | None = None) -> Ended:

@@ -12,7 +12,6 @@ from tests.support.recomputed.events import (
     daily_movements,
     exception_quarters,
     milestone_durations,
-    milestone_quarters,
     parcel_days,
 )
 from tests.support.recomputed.exactly import Facts, Row
@@ -20,7 +19,6 @@ from tests.support.recomputed.fleet import vehicle_days, warehouse_departures
 from tests.support.recomputed.quality import data_quality
 from tests.support.recomputed.shipments import (
     carrier_performance,
-    country_quarters,
     daily_shipments,
     lane_performance,
     lane_reliability,
@@ -33,7 +31,6 @@ AGGREGATES: dict[str, Callable[[Facts], list[Row]]] = {
     for function in (
         carrier_performance,
         carrier_scorecard,
-        country_quarters,
         daily_exceptions,
         daily_movements,
         daily_shipments,
@@ -42,7 +39,6 @@ AGGREGATES: dict[str, Callable[[Facts], list[Row]]] = {
         lane_performance,
         lane_reliability,
         milestone_durations,
-        milestone_quarters,
         open_shipments,
         promised_days,
         vehicle_days,

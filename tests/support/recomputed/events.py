@@ -184,20 +184,6 @@ def legs_of(facts: Facts) -> list[Row]:
     return legs
 
 
-def milestone_quarters(facts: Facts) -> list[Row]:
-    """Recompute milestone_quarters."""
-    legs = [row for row in legs_of(facts) if row["hours"] is not None]
-    keys = ("key_origin_country", "key_destination_country", "leg")
-    result = []
-    for key, rows in groups(legs, lambda row: (quarter_of(row["created_at"]), *(row[name] for name in keys))).items():
-        taken = [row["hours"] for row in rows]
-        row = dict(zip(("quarter", "origin_country", "destination_country", "leg"), key, strict=True))
-        row["count_durations"] = len(taken)
-        row |= {f"p{part}_hours": percentile(taken, Fraction(part, 100)) for part in (50, 90, 95)}
-        result.append(row)
-    return result
-
-
 def milestone_durations(facts: Facts) -> list[Row]:
     """Recompute milestone_durations."""
     result = []

@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from tests.support.recomputed.exactly import Facts, Row, day_of, groups, hours, month_of, percentile, quarter_of, ratio
+from tests.support.recomputed.exactly import Facts, Row, day_of, groups, hours, month_of, percentile, ratio
 from tests.support.recomputed.judged import ends, judged, late_hours, measures, punctuality, transits
 
 LANE = ("key_origin_country", "key_origin_city", "key_destination_country", "key_destination_city")
@@ -71,27 +71,6 @@ def lane_reliability(facts: Facts) -> list[Row]:
             row[f"count_transits_{name}_h"] = sum(above < value <= most for value in spent)
         spread = row["p10_transit_hours"], row["p90_transit_hours"]
         row["spread_transit_hours"] = None if None in spread else spread[1] - spread[0]
-        result.append(row)
-    return result
-
-
-def country_quarters(facts: Facts) -> list[Row]:
-    """Recompute country_quarters."""
-    live = [row for row in judged(facts) if row["end"] != "cancelled"]
-    result = []
-    for (quarter, origin, destination), rows in groups(
-        live,
-        lambda row: (quarter_of(row["created_at"]), row["key_origin_country"], row["key_destination_country"]),
-    ).items():
-        left = [row for row in rows if row["picked_up_at"] is not None and row["picked_up_at"] >= row["created_at"]]
-        waits = [hours(row["created_at"], row["picked_up_at"]) for row in left]
-        delays = [row["delay"] for row in rows if row["delay"] is not None]
-        late = late_hours(rows)
-        row = {"quarter": quarter, "origin_country": origin, "destination_country": destination}
-        row |= ends(rows) | punctuality(rows) | transits(rows)
-        row["count_waited"] = len(waits)
-        for name, values in (("waiting", waits), ("delay", delays), ("late", late)):
-            row |= {f"p{part}_{name}_hours": percentile(values, Fraction(part, 100)) for part in (50, 90, 95)}
         result.append(row)
     return result
 
