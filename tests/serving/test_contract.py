@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from jsonschema import Draft202012Validator 
+from jsonschema import Draft202012Validator
 
 from tests.support.checkout import ROOT
 from tests.support.services import RunningService, serving
