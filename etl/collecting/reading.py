@@ -73,10 +73,9 @@ def _lines_from(stream: Stream, position: int) -> Iterator[tuple[bytes, int]]:
     for segment, following in zip(ended, [*ended[1:], None], strict=True):
         if following is not None and following.offset <= position:
             continue
-        for group in segments.ended_groups(segment):
-            if group.end > position:
-                begin = max(0, position - group.offset)
-                yield group.lines[begin:], group.offset + begin
+        for group in segments.ended_groups(segment, position):
+            begin = max(0, position - group.offset)
+            yield group.lines[begin:], group.offset + begin
 
 
 def _first(lines: bytes, most_events: int, most_bytes: int) -> bytes:
@@ -94,7 +93,7 @@ def _first(lines: bytes, most_events: int, most_bytes: int) -> bytes:
 def end_known(stream: Stream) -> int:
     """Return the byte after the last event that is safe on the disk, without reading more than the last segment."""
     ended = [segment for segment in stream.segments() if segment.is_ended]
-    return max((group.end for group in segments.groups(ended[-1].path)), default=0) if ended else 0
+    return segments.end_of_segment(ended[-1]) if ended else 0
 
 
 def waiting(stream: Stream, position: int) -> tuple[int, float]:

@@ -160,6 +160,7 @@ def test_a_collector_lets_others_work(site: Site) -> None:
         assert replacing.ended().returncode == 0
 
 
+@pytest.mark.slow
 def test_two_loaders_and_kills(site: Site) -> None:
     """Two loaders at once, killed again and again, load each event once; loaded segments are removed."""
     dataset = site.define(SMALL_PARCELS)

@@ -138,7 +138,7 @@ def test_a_killed_writer(tmp_path: Path) -> None:
     """After each kill -9 every acknowledged event is there, once and in order; the next writer continues the stream."""
     folder = tmp_path / "scans"
     number = 0
-    for _ in range(4):
+    for _ in range(2):
         command = [sys.executable, "-c", WRITER, str(folder), str(number)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
