@@ -16,7 +16,7 @@ from etl.collecting import segments
 from etl.errors import BusyError, UsageError
 from etl.ingestion.ledger import locks
 from tests.support.checkout import ROOT
-from tests.support.collected import load_all, loader_of, send, spool_of
+from tests.support.collected import NOTHING, load_all, loader_of, send, spool_of
 from tests.support.definitions import ITEMS, SMALL_PARCELS
 from tests.support.site import Site
 from tests.support.waiting import until
@@ -187,7 +187,7 @@ def test_two_loaders_and_kills(site: Site) -> None:
     assert site.ask("select count(*), count(distinct parcel_id) from logistics.parcels") == [(sent, sent)]
     [stream] = segments.streams(spool_of(site.folder, "parcels"))
     assert len(stream.segments()) == 40
-    loader = loader_of(site.conninfo, site.folder, dataset, keep_seconds=0)
+    loader = loader_of(site.conninfo, site.folder, dataset, keep=NOTHING)
     assert load_all(loader) == 0
     assert len(stream.segments()) == 1
     [accepted] = send(site, "parcels", {"parcel_id": "last"})
