@@ -498,7 +498,7 @@ class CollectSettings:
     keep_seconds: Annotated[
         float,
         Option(
-            "Seconds for which an event stays in the spool at least, loaded or not.",
+            "Seconds for which an event stays in the spool, unless a quarter of the backlog is full.",
             least=0,
             most=31_536_000,
             twins=("ETL_COLLECT_KEEP_SECONDS",),

@@ -1,7 +1,7 @@
 """`etl load`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -120,7 +120,7 @@ def command(
     with Ends(as_json=as_json, sources=len(named)) as ends:
         try:
             with _begun(common, settings, targets, shown, timeout) as load:
-                loading(load)(load, named, common.config_dir, result, ends.tell, partial(ends.tell_later, report))
+                load_all(load, named, common.config_dir, result, ends.tell, partial(ends.tell_later, report))
                 if not result.is_stopped:
                     report.look_at(load.database)
         except UsageError:
@@ -131,15 +131,6 @@ def command(
         report.count_sources(result.summaries)
         ends.sum_up(result, len(named), len(targets))
     return LedgerCode(result.exit_code)
-
-
-def loading(load: Load) -> Callable[..., None]:
-    """Return what loads the sources: to their ends, or as they grow."""
-    if not load.settings.follow:
-        return load_all
-    from etl.ingestion.pipeline.following import follow
-
-    return follow
 
 
 @contextmanager

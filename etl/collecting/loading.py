@@ -16,6 +16,7 @@ from structlog.contextvars import bound_contextvars
 from tenacity import Retrying
 
 from etl.collecting import reading, segments
+from etl.collecting.reading import Keep
 from etl.collecting.segments import Stream
 from etl.database.connecting import Session
 from etl.database.obstacles import require_loadable
@@ -39,9 +40,6 @@ from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Failure, Fault, Source
-
-KEEP_SECONDS = 600.0
-"""So long a segment is kept at least, loaded or not: as long its idempotency keys are known after a restart."""
 
 _CLEAN_SECONDS = 5.0
 
@@ -147,21 +145,19 @@ class Loaded:
 class StreamLoader:
     """Loads the streams of one dataset, over one session."""
 
-    def __init__(
-        self, load: Load, target: Target, folder: Path, store: FailedStore, keep_seconds: float = KEEP_SECONDS
-    ) -> None:
+    def __init__(self, load: Load, target: Target, folder: Path, store: FailedStore, keep: Keep) -> None:
         require_collectable(target)
         self._load = load
         self._target = target
         self._folder = folder
         self._store = store
-        self._keep_seconds = keep_seconds
+        self._keep = keep
         self._run: _OpenRun | None = None
         self._missing: set[str] = set()
         self._positions: dict[str, int] = {}
         self._read_to: dict[str, str] = {}
         self._cleaned_at: dict[str, float] = {}
-        self._clean_seconds = min(_CLEAN_SECONDS, keep_seconds)
+        self._clean_seconds = min(_CLEAN_SECONDS, keep.seconds)
 
     def close(self) -> None:
         """Close the session."""
@@ -250,7 +246,7 @@ class StreamLoader:
         now = time.monotonic()
         if now - self._cleaned_at.get(stream.name, now - self._clean_seconds) >= self._clean_seconds:
             self._cleaned_at[stream.name] = now
-            reading.remove_loaded(stream, loaded_to, self._keep_seconds, is_last=is_last)
+            reading.remove_loaded(stream, loaded_to, self._keep, is_last=is_last)
 
     def _position(self, stream: Stream) -> tuple[int, int]:
         connection = self._session.connection()

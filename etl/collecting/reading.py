@@ -12,6 +12,14 @@ from etl.ingestion.values import Piece
 
 
 @dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Segments are kept for so many seconds after they were written, but only as long as a stream has so many bytes."""
+
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stretch:
     """Consecutive events of a stream, one per line, and the byte at which they begin."""
 
@@ -73,10 +81,9 @@ def _lines_from(stream: Stream, position: int) -> Iterator[tuple[bytes, int]]:
     for segment, following in zip(ended, [*ended[1:], None], strict=True):
         if following is not None and following.offset <= position:
             continue
-        for group in segments.ended_groups(segment):
-            if group.end > position:
-                begin = max(0, position - group.offset)
-                yield group.lines[begin:], group.offset + begin
+        for group in segments.ended_groups(segment, position):
+            begin = max(0, position - group.offset)
+            yield group.lines[begin:], group.offset + begin
 
 
 def _first(lines: bytes, most_events: int, most_bytes: int) -> bytes:
@@ -94,7 +101,7 @@ def _first(lines: bytes, most_events: int, most_bytes: int) -> bytes:
 def end_known(stream: Stream) -> int:
     """Return the byte after the last event that is safe on the disk, without reading more than the last segment."""
     ended = [segment for segment in stream.segments() if segment.is_ended]
-    return max((group.end for group in segments.groups(ended[-1].path)), default=0) if ended else 0
+    return segments.end_of_segment(ended[-1]) if ended else 0
 
 
 def waiting(stream: Stream, position: int) -> tuple[int, float]:
@@ -109,17 +116,19 @@ def waiting(stream: Stream, position: int) -> tuple[int, float]:
     return size, 0.0
 
 
-def remove_loaded(stream: Stream, position: int, keep_seconds: float, *, is_last: bool) -> None:
-    """Remove the segments whose events were loaded long ago, and the folder of a stream that has ended.
+def remove_loaded(stream: Stream, position: int, keep: Keep, *, is_last: bool) -> None:
+    """Remove the segments whose events are loaded and need not be kept, and the folder of a stream that has ended.
 
     The last segment of the last stream stays: the next event gets its place after it.
     """
     found = stream.segments()
     ended = [segment for segment in found if segment.is_ended]
-    before = time.time() - keep_seconds
+    before = time.time() - keep.seconds
+    size = sum(_size(segment) for segment in ended)
     for segment, following in zip(ended, [*ended[1:], None], strict=True):
-        if (following is None and is_last) or not _is_old(segment, before):
+        if (following is None and is_last) or not (size > keep.bytes or _is_old(segment, before)):
             break
+        size -= _size(segment)
         end = following.offset if following is not None else end_known(stream)
         if end > position:
             break
@@ -128,6 +137,13 @@ def remove_loaded(stream: Stream, position: int, keep_seconds: float, *, is_last
     if not is_last and not stream.segments():
         with suppress(OSError):
             stream.folder.rmdir()
+
+
+def _size(segment: Segment) -> int:
+    try:
+        return segment.path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _is_old(segment: Segment, before: float) -> bool:

@@ -22,6 +22,7 @@ import xxhash
 _MAGIC = b"ETS1"
 _HEAD = struct.Struct("<4sIIIQ")
 _HASH_BYTES = 16
+_EVERYTHING = 1 << 63
 _NAME = re.compile(r"(\d{20})\.(seg|open)")
 _STREAM = re.compile(r"(.+)-(\d{8})T\d{6}Z-[0-9a-f]{6}")
 
@@ -121,16 +122,30 @@ def encode(group: Group) -> bytes:
 
 def groups(path: Path) -> Iterator[Group]:
     """Yield the whole groups of a segment, up to the first bytes that are none."""
+    return (group for group, _ in _read(path, 0))
+
+
+def _read(path: Path, after: int) -> Iterator[tuple[Group, int]]:
+    """Yield the whole groups of a segment, each with its end in the file.
+
+    The lines of groups that end at byte `after` of the stream or before are not read: they are empty then.
+    """
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        at = 0
         while len(head := file.read(_HEAD.size + _HASH_BYTES)) == _HEAD.size + _HASH_BYTES:
             magic, length, count, noted, offset = _HEAD.unpack_from(head)
-            left = os.fstat(file.fileno()).st_size - file.tell()
-            if magic != _MAGIC or length + noted > left:
+            at += len(head) + length + noted
+            if magic != _MAGIC or at > size:
                 return
+            if offset + length <= after:
+                file.seek(at)
+                yield Group(offset + length, count, b"", []), at
+                continue
             lines, notes = file.read(length), file.read(noted)
             if _hash(head[: _HEAD.size], lines, notes) != head[_HEAD.size :]:
                 return
-            yield Group(offset, count, lines, msgspec.json.decode(notes, type=list[Note]) if notes else [])
+            yield Group(offset, count, lines, msgspec.json.decode(notes, type=list[Note]) if notes else []), at
 
 
 def _hash(head: bytes, lines: bytes, notes: bytes) -> bytes:
@@ -140,27 +155,34 @@ def _hash(head: bytes, lines: bytes, notes: bytes) -> bytes:
     return hashed.digest()
 
 
-def ended_groups(segment: Segment) -> Iterator[Group]:
-    """Yield the groups of an ended segment.
+def ended_groups(segment: Segment, after: int = 0) -> Iterator[Group]:
+    """Yield the groups of an ended segment that end after a byte of the stream.
 
     Raises DamagedError when it does not have all the bytes that were written.
     """
-    size = segment.path.stat().st_size
     read, expected = 0, segment.offset
-    for group in groups(segment.path):
-        if group.offset != expected:
+    for group, at in _read(segment.path, after):
+        if group.lines and group.offset != expected:
             break
-        read += len(encode(group))
-        expected = group.end
-        yield group
-    if read != size:
+        read, expected = at, group.end
+        if group.lines:
+            yield group
+    if read != segment.path.stat().st_size:
         raise DamagedError(f"{segment.path}: the bytes after byte {read:,} of the file are not those that were written")
 
 
 def end_of(stream: Stream) -> int:
-    """Return the byte after the last event of a stream whose segments have all ended."""
+    """Return the byte after the last event of a stream whose segments have all ended.
+
+    Raises DamagedError.
+    """
     found = stream.segments()
     return max((group.end for group in ended_groups(found[-1])), default=found[-1].offset) if found else 0
+
+
+def end_of_segment(segment: Segment) -> int:
+    """Return the byte of the stream after the last event of an ended segment, without reading its events."""
+    return max((group.offset for group, _ in _read(segment.path, _EVERYTHING)), default=segment.offset)
 
 
 def recover(stream: Stream) -> None:

@@ -12,6 +12,7 @@ import uvicorn
 import uvloop
 
 from etl.collecting.access import Gate, Keys, Loopback
+from etl.collecting.reading import Keep
 from etl.collecting.receiving import Place, Receiver
 from etl.collecting.spool import Limits
 from etl.collecting.work import Loading, Work
@@ -41,7 +42,7 @@ def collect(database: Database, config_dir: Path, settings: CollectSettings, log
         config_dir=config_dir,
         spool=settings.spool,
         settings=load_settings,
-        keep_seconds=settings.keep_seconds,
+        keep=Keep(seconds=settings.keep_seconds, bytes=(settings.backlog_mb << 20) // 4),
         refresh_seconds=settings.refresh_seconds,
         logs=logs,
     )

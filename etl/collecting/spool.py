@@ -161,6 +161,8 @@ class Spool:
             raise RefusedError("the collector ends", 5)
         if time.monotonic() < self._full_until:
             raise RefusedError("the disk of the spool is full", 5)
+        if self._bytes > self._limits.most_bytes and time.monotonic() - self._counted_at > _COUNT_SECONDS:
+            self._count_bytes()
         if self._bytes > self._limits.most_bytes:
             raise RefusedError("too many events wait to be loaded", 5)
         if self._waiting_bytes > self._limits.waiting_bytes:

@@ -16,6 +16,7 @@ import structlog
 
 from etl import datasets, standard_streams
 from etl.collecting.loading import StreamLoader
+from etl.collecting.reading import Keep
 from etl.collecting.segments import DamagedError
 from etl.database.connecting import Database
 from etl.errors import BusyError, EtlError, reason_of
@@ -46,7 +47,7 @@ class Work:
     config_dir: Path
     spool: Path
     settings: LoadSettings
-    keep_seconds: float
+    keep: Keep
     refresh_seconds: float
     logs: Logs
 
@@ -124,7 +125,7 @@ class _Dataset:
             work = self._work
             target = Target.of(datasets.find(self._folder.name, work.config_dir), None, work.settings)
             load = Load(database=work.database, settings=work.settings, targets=[target], stop=Stop(), logs=work.logs)
-            self._loader = StreamLoader(load, target, self._folder, self._store, work.keep_seconds)
+            self._loader = StreamLoader(load, target, self._folder, self._store, work.keep)
         return self._loader
 
     def _wait(self, reason: str, hint: str | None, *, is_brief: bool = False) -> None:

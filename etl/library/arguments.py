@@ -65,6 +65,7 @@ class LoadOptions(ReplayOptions, total=False):
     atomic: bool
     allow_empty: bool
     linger: float
+    follow: bool
     trust_mtime: bool
     limit: int | None
     dry_run: bool

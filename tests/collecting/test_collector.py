@@ -138,6 +138,7 @@ def test_refused_requests(site: Site, collector: Collector) -> None:
     assert "attacker" not in collector.running.stderr()
 
 
+@pytest.mark.slow
 def test_a_killed_collector(site: Site) -> None:
     """What was acknowledged before a kill -9, of the collector or of its loader, is loaded once by the next one."""
     site.define(SMALL_PARCELS)
@@ -160,6 +161,7 @@ def test_a_killed_collector(site: Site) -> None:
         assert site.value("select sum(count_events) from etl.streams") == sent
 
 
+@pytest.mark.slow
 def test_keys(site: Site) -> None:
     """With `--auth keys` a valid key of an operator may send, as often as the limit allows."""
     site.define(SMALL_PARCELS)
@@ -180,6 +182,7 @@ def test_keys(site: Site) -> None:
         until(lambda: _count(site) >= 1, "the event")
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away(site: Site) -> None:
     """While the tables are missing or locked, events are accepted and wait; they are loaded when it is over."""
     definition = site.write_definition(SMALL_PARCELS)
@@ -195,6 +198,7 @@ def test_a_database_that_is_away(site: Site) -> None:
         until(lambda: _count(site) == 2, "the second event")
 
 
+@pytest.mark.slow
 def test_fresh_aggregates(site: Site) -> None:
     """An aggregate has the event soon after it was accepted."""
     with collecting(site) as collector:

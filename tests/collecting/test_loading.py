@@ -16,7 +16,7 @@ from etl.collecting import segments
 from etl.errors import BusyError, UsageError
 from etl.ingestion.ledger import locks
 from tests.support.checkout import ROOT
-from tests.support.collected import load_all, loader_of, send, spool_of
+from tests.support.collected import NOTHING, load_all, loader_of, send, spool_of
 from tests.support.definitions import ITEMS, SMALL_PARCELS
 from tests.support.site import Site
 from tests.support.waiting import until
@@ -160,6 +160,7 @@ def test_a_collector_lets_others_work(site: Site) -> None:
         assert replacing.ended().returncode == 0
 
 
+@pytest.mark.slow
 def test_two_loaders_and_kills(site: Site) -> None:
     """Two loaders at once, killed again and again, load each event once; loaded segments are removed."""
     dataset = site.define(SMALL_PARCELS)
@@ -186,7 +187,7 @@ def test_two_loaders_and_kills(site: Site) -> None:
     assert site.ask("select count(*), count(distinct parcel_id) from logistics.parcels") == [(sent, sent)]
     [stream] = segments.streams(spool_of(site.folder, "parcels"))
     assert len(stream.segments()) == 40
-    loader = loader_of(site.conninfo, site.folder, dataset, keep_seconds=0)
+    loader = loader_of(site.conninfo, site.folder, dataset, keep=NOTHING)
     assert load_all(loader) == 0
     assert len(stream.segments()) == 1
     [accepted] = send(site, "parcels", {"parcel_id": "last"})

@@ -11,6 +11,7 @@ import pytest
 
 from etl.collecting import reading, segments
 from etl.collecting.events import Events, NotEventsError, TooLargeError, events_of
+from etl.collecting.reading import Keep
 from etl.collecting.spool import Accepted, Limits, OtherBodyError, RefusedError, Spool
 from etl.errors import BusyError
 from tests.support.checkout import ROOT
@@ -138,7 +139,7 @@ def test_a_killed_writer(tmp_path: Path) -> None:
     """After each kill -9 every acknowledged event is there, once and in order; the next writer continues the stream."""
     folder = tmp_path / "scans"
     number = 0
-    for _ in range(4):
+    for _ in range(2):
         command = [sys.executable, "-c", WRITER, str(folder), str(number)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
@@ -232,20 +233,30 @@ def test_a_failed_flush(spool: Spool, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_full_backlog(tmp_path: Path) -> None:
-    """A spool with too many bytes takes no events until the loader has removed some."""
+    """A spool with too many bytes takes no events until the loader has removed what is loaded."""
     folder = tmp_path / "scans"
     spool = Spool(folder, Limits(segment_seconds=0))
-    accepted = spool.submit(_events('{"n": 1}')).result()
+    for number in range(2):
+        spool.submit(_events(f'{{"n": {number}}}')).result()
     spool.close()
-    spool = Spool(folder, Limits(most_bytes=1))
+    spool = Spool(folder, Limits(most_bytes=80))
     with pytest.raises(RefusedError, match="wait to be loaded"):
         spool.submit(_events('{"n": 2}'))
-    spool.close()
     [stream] = segments.streams(folder)
-    assert stream.name == accepted.stream
-    reading.remove_loaded(stream, 9, 0, is_last=True)
-    assert stream.segments()  # The next event gets its place after the last one.
-    reading.remove_loaded(stream, 8, 0, is_last=False)
-    assert stream.segments()  # It is not loaded.
-    reading.remove_loaded(stream, 9, 0, is_last=False)
+    at_once, one_hour = Keep(seconds=0, bytes=1 << 20), Keep(seconds=3600, bytes=1 << 20)
+    reading.remove_loaded(stream, 8, at_once, is_last=True)
+    reading.remove_loaded(stream, 18, one_hour, is_last=True)
+    assert len(stream.segments()) == 2  # They are not loaded, or too young.
+    reading.remove_loaded(stream, 18, Keep(seconds=3600, bytes=80), is_last=True)
+    assert [segment.offset for segment in stream.segments()] == [9]  # The next event gets its place after it.
+
+    def is_accepted() -> bool:
+        try:
+            return spool.submit(_events('{"n": 3}')).result().offsets == [18]
+        except RefusedError:
+            return False
+
+    until(is_accepted, "room in the backlog")
+    spool.close()
+    reading.remove_loaded(stream, 27, at_once, is_last=False)
     assert segments.streams(folder) == []

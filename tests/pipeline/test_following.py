@@ -69,6 +69,7 @@ def test_a_file_that_grows(site: Site) -> None:
     assert site.load("parcels", "log.ndjson.1")["status"] == "already_loaded"
 
 
+@pytest.mark.slow
 def test_a_named_pipe(site: Site) -> None:
     """A pipe is followed from one writer to the next; SIGINT commits what was read, and the exit code is 0."""
     path = site.folder / "pipe"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from etl.collecting.events import events_of
 from etl.collecting.loading import StreamLoader
+from etl.collecting.reading import Keep
 from etl.collecting.spool import Accepted, Limits, Spool
 from etl.database.connecting import Database
 from etl.datasets import Dataset
@@ -14,13 +15,16 @@ from etl.ingestion.pipeline.targets import Target
 from etl.settings import LoadSettings, RetrySettings
 from tests.support.site import Site
 
+KEEP = Keep(seconds=3600, bytes=1 << 30)
+NOTHING = Keep(seconds=0, bytes=1 << 30)
+
 
 def spool_of(folder: Path, dataset: str) -> Path:
     """Return the spool of a dataset in the folder of a site."""
     return folder / "spool" / dataset
 
 
-def loader_of(conninfo: str, folder: Path, dataset: Dataset, keep_seconds: float = 3600) -> StreamLoader:
+def loader_of(conninfo: str, folder: Path, dataset: Dataset, keep: Keep = KEEP) -> StreamLoader:
     """Return a loader of the spool in the folder of a site."""
     retries = RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001)
     settings = LoadSettings(failed_dir=folder / "failed", retries=retries)
@@ -28,7 +32,7 @@ def loader_of(conninfo: str, folder: Path, dataset: Dataset, keep_seconds: float
     load = Load(database=Database(conninfo=conninfo), settings=settings, targets=[target], stop=Stop())
     store = FailedStore(folder / "failed")
     store.prepare()
-    return StreamLoader(load, target, spool_of(folder, dataset.name), store, keep_seconds)
+    return StreamLoader(load, target, spool_of(folder, dataset.name), store, keep)
 
 
 def send(site: Site, dataset: str, *bodies: object) -> list[Accepted]:

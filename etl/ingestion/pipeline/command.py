@@ -207,6 +207,11 @@ def load_all(
 
     Raises UsageError before anything starts (contract C3), DatabaseError when the database cannot be reached.
     """
+    if load.settings.follow:
+        from etl.ingestion.pipeline.following import follow  # noqa: PLC0415 - a load of whole sources does without it
+
+        follow(load, sources, config_dir, result, report, report_error)
+        return
     require_all(load, sources, config_dir)
     are_empty = True
     with ExitStack() as stack:
