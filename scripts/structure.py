@@ -38,14 +38,14 @@ def measures(root: Path) -> dict[str, str]:
         modules[_room(path)] += 1
     total = lines.total()
     biggest, size = lines.most_common(1)[0]
+    nodes = [(path, node) for path, text in texts.items() for node in ast.walk(ast.parse(text))]
     functions = [
         (node.end_lineno - node.lineno + 1, _parameters(node), f"{path}:{node.name}")
-        for path, text in texts.items()
-        for node in ast.walk(ast.parse(text))
+        for path, node in nodes
         if isinstance(node, Function) and node.end_lineno
     ]
     longest, parameters, name = max(functions)
-    any_count = sum(_count_any(ast.parse(text)) for text in texts.values())
+    any_count = sum(isinstance(node, ast.Name) and node.id == "Any" for _, node in nodes)
     contracts, layers = _contracts(root / "pyproject.toml")
     return {
         "lines of etl/": f"{total:,}",
@@ -69,10 +69,6 @@ def _room(path: Path) -> str:
 def _parameters(function: Function) -> int:
     arguments = function.args
     return len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
-
-
-def _count_any(tree: ast.AST) -> int:
-    return sum(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(tree))
 
 
 def _contracts(path: Path) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from etl.errors import (
     reason_of,
 )
 from etl.settings import FileSettings, GlobalSettings, LogFormat, LogLevel, read_file_settings
-from etl.version import __version__
+from etl.version import __version__, quick_versions
 
 if TYPE_CHECKING:
     from etl.logs import Logs
@@ -90,7 +91,8 @@ class _Lazy(Group):
         if cmd_name not in _COMMANDS:
             return None
         importlib.import_module("etl.logs")  # First, because it imports structlog without rich.
-        command: click.Command = importlib.import_module(f"etl.cli.{cmd_name}").command
+        with nullcontext() if "importlib.metadata" in sys.modules else quick_versions():
+            command: click.Command = importlib.import_module(f"etl.cli.{cmd_name}").command
         if not gc.isenabled():
             gc.freeze()  # What is imported stays.
             gc.enable()

@@ -4,6 +4,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +107,24 @@ def read(path: Path) -> Dataset:
     Raises DefinitionError; its message names the file, and the table and the column of the problem.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        document = msgspec.convert(content, Document)
-        tables = tuple(_table(raw, f"{path}: table {number}") for number, raw in enumerate(document.table, 1))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise DefinitionError(f"cannot read {path}: {reason_of(error)}") from error
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"{path}: {error}") from error
+    return _parsed(path, text)
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, text: str) -> Dataset:
+    """Return the definition in a file with this text; a command may ask for it several times."""
+    try:
+        content = tomllib.loads(text)
+        document = msgspec.convert(content, Document)
+        tables = tuple(_table(raw, f"{path}: table {number}") for number, raw in enumerate(document.table, 1))
     except msgspec.ValidationError as error:
         raise DefinitionError(f"{path}: {error}", hint=_proposal(error, Document.__struct_fields__)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise DefinitionError(f"{path}: {error}") from error
     dataset = Dataset(
         name=document.name,

@@ -4,7 +4,7 @@ import re
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -83,50 +83,38 @@ def _climbs(calls: set[tuple[str, str]]) -> set[tuple[str, str]]:
     return {(lower, upper) for lower, upper in calls if layers[upper] < layers[lower]}
 
 
-@pytest.fixture
-def profiled(site: Site, tmp_path: Path) -> Callable[..., Profile]:
-    """Return a function that profiles a load of generated shipments; everything was imported by a load before."""
-    site.run("generate", "shipments", "--records", "3000", "--seed", "5", "--bad", "0.5%", "--output", "bad.json")
-    site.run("generate", "shipments", "--records", "3000", "--seed", "5", "--output", "clean.json")
-    for name in ("clean.json", "bad.json"):
-        site.run("load", "shipments", name, "--force")
-
-    def profile(name: str, *words: str) -> Profile:
-        result = Profile()
-        sys.setprofile(result.note)
-        try:
-            ended = site.run("load", "shipments", name, "--workers", "1", "--force", *words)
-        finally:
-            sys.setprofile(None)
-        assert ended.returncode == (0 if name == "clean.json" else 1)
-        return result
-
-    return profile
+def _profiled(site: Site, name: str, *words: str) -> Profile:
+    """Profile a load of generated shipments; everything was imported by a load before."""
+    result = Profile()
+    sys.setprofile(result.note)
+    try:
+        ended = site.run("load", "shipments", name, "--workers", "1", "--force", *words)
+    finally:
+        sys.setprofile(None)
+    assert ended.returncode == (0 if name == "clean.json" else 1)
+    return result
 
 
 @pytest.mark.aggregates
-def test_a_load_enters_few_modules_and_stays_shallow(profiled: Callable[..., Profile]) -> None:
-    """A load enters a limited number of modules of each room, and its stack has a limited depth."""
-    profile = profiled("clean.json", "--no-precalculate")
+def test_a_load_enters_few_modules_stays_shallow_and_climbs_where_the_page_says(site: Site) -> None:
+    """A load enters a limited number of modules of each room, and its stack has a limited depth.
+
+    A frame of an upper room below a lower one is a climb: the architecture page lists each of an ordinary load.
+    """
+    site.run("generate", "shipments", "--records", "3000", "--seed", "5", "--bad", "0.5%", "--output", "bad.json")
+    site.run("generate", "shipments", "--records", "3000", "--seed", "5", "--output", "clean.json")
+    site.run("load", "shipments", "clean.json", "bad.json")
+    profile = _profiled(site, "clean.json", "--no-precalculate")
     entered = Counter(str(Path(module).parent.relative_to(ROOT)) for module in profile.modules)
     too_many = {room for room, count in entered.items() if count > MAX_MODULES.get(room, 0)}
     assert not too_many, sorted(profile.modules)
     assert len(profile.deepest) <= MAX_FRAMES, profile.deepest
-    assert _room_of(profile.deepest[-1]) == "cli"
-
-
-def _room_of(place: str) -> str:
-    return place.split("/", maxsplit=1)[0]
-
-
-@pytest.mark.aggregates
-def test_calls_that_lead_upwards_are_named_on_the_page(profiled: Callable[..., Profile]) -> None:
-    """A frame of an upper room below a lower one is a climb: the architecture page lists each of an ordinary load."""
+    assert profile.deepest[-1].startswith("cli/")
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     [section] = re.findall(r"<!-- climbs -->\n(.*?)<!-- end: climbs -->", page, re.DOTALL)
     ordinary = section.partition("In some loads")[0]
     named = set(re.findall(r"`([a-z_.]+)` -> `([a-z_.]+)`:", ordinary))
-    assert _climbs(profiled("clean.json").calls | profiled("bad.json").calls) == named
+    assert _climbs(profile.calls | _profiled(site, "bad.json").calls) == named
 
 
 def test_no_room_is_too_big() -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -141,7 +142,8 @@ class Running:
         assert self.process.stdin
         with suppress(BrokenPipeError):  # it did not read all
             self.process.stdin.close()
-        returncode = self.process.wait(timeout)
+        _wait_for_end(self.process, timeout)
+        returncode = self.process.wait(0 if hasattr(os, "pidfd_open") else timeout)
         ended = Ended(returncode=returncode, stdout=_read(self._out), stderr=_read(self._err))
         if not may_be_faulty:
             ended.assert_sound()
@@ -155,6 +157,18 @@ class Running:
         self.process.stdin.close()
         self._out.close()
         self._err.close()
+
+
+def _wait_for_end(process: subprocess.Popen[bytes], timeout: float) -> None:
+    """Wait for the end of a process; `Popen.wait` with a timeout notices it up to 50 ms later."""
+    if hasattr(os, "pidfd_open") and process.poll() is None:
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            ends = select.poll()
+            ends.register(descriptor, select.POLLIN)
+            ends.poll(timeout * 1000)
+        finally:
+            os.close(descriptor)
 
 
 def _read(file: Any) -> str:
