@@ -162,7 +162,7 @@ def _unmade(connection: psycopg.Connection, each: Kept) -> Iterator[Unfit]:
 def _exists(connection: psycopg.Connection, table: Table) -> bool:
     """Return whether there is the history of a table."""
     values = {"table": identifier_of(table).as_string(None)}
-    return bool(queries.one(connection, _SQL["exists"], values)["exists"])
+    return connection.execute(queries.load("tables")["exists"], values).fetchone() == (True,)
 
 
 def _unfit_columns(connection: psycopg.Connection, table: Table) -> list[tuple[str, LiteralString, str | None, bool]]:

@@ -6,7 +6,18 @@ and others run them.
 
 from etl.datasets.definition import DIGEST, LINEAGE, SOURCE, Column, Condition, Dataset, Table
 from etl.datasets.reading import default_names, find, folders, look, names, read, readable
-from etl.datasets.tables import additions, creation, ddl, first_columns, limits_ddl, quoted, replica_identity, sql_type
+from etl.datasets.tables import (
+    additions,
+    creation,
+    ddl,
+    first_columns,
+    limits_ddl,
+    listed,
+    quoted,
+    replica_identity,
+    same_key,
+    sql_type,
+)
 from etl.datasets.types import TYPES, Type
 
 __all__ = [
@@ -27,11 +38,13 @@ __all__ = [
     "first_columns",
     "folders",
     "limits_ddl",
+    "listed",
     "look",
     "names",
     "quoted",
     "read",
     "readable",
     "replica_identity",
+    "same_key",
     "sql_type",
 ]

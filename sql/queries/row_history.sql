@@ -101,28 +101,6 @@ select exists (
 -- Return a row if the definition of another dataset has the history of a table, or of the table of its records.
 select table_name from etl.histories where table_name = any(%(tables)s) and dataset <> %(dataset)s limit 1;
 
--- name: exists
--- Return whether there is a table of this name.
-select to_regclass(%(table)s) is not null as exists;
-
--- name: make_function
--- Make a function that keeps versions: the user who changes the table needs no right on the history.
-create or replace function {function}() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, YMD'
-set intervalstyle = 'postgres'
-set timezone = 'UTC'
-set bytea_output = 'hex'
-set extra_float_digits = 1
-set standard_conforming_strings = on
-as $history$
-{body}
-$history$;
-comment on function {function}() is {comment};
-revoke all on function {function}() from public
-
 -- name: drop_trigger
 -- Let a table keep no more versions.
 drop trigger if exists {trigger} on {table}
