@@ -115,7 +115,15 @@ def _kept(connection: psycopg.Connection, dataset: Dataset) -> list[Kept]:
     def columns_of(table: Table) -> list[str]:
         return [name for (name,) in connection.execute(_SQL["kept_columns"], {"table": table.quoted})]
 
-    return kept(dataset, columns_of)
+    def operators_of(table: Table) -> dict[str, sql.Composable]:
+        found = connection.execute(_SQL["operators"], {"table": table.quoted, "key": list(dataset.key)}).fetchall()
+        # The name of an operator has no letters, so that it ends no statement and needs no quotes.
+        return {
+            name: sql.SQL("operator({}.{})").format(sql.Identifier(schema), sql.SQL(operator))
+            for name, schema, operator in found
+        }
+
+    return kept(dataset, columns_of, operators_of)
 
 
 def _missing(connection: psycopg.Connection, each: Kept) -> Iterator[Unfit]:

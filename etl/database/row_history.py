@@ -5,13 +5,13 @@ which the tables showed them and the run that ended them. Composes statements, a
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import DIGEST, LINEAGE, Dataset, Table, first_columns, listed, same_key
+from etl.datasets import DIGEST, LINEAGE, Dataset, Table, first_columns, listed
 from etl.datasets.histories import ADDED, VALID_FROM, identifier_of, kept_tables, name_of
 
 _SQL = queries.load("row_history")
@@ -33,12 +33,17 @@ ColumnsOf = Callable[[Table], Sequence[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A table with history, the tables of its child rows, and what its functions and triggers are made of."""
+    """A table with history, the tables of its child rows, and what its functions and triggers are made of.
+
+    `operators` are those that compare columns of the key for equality, where the functions do not find them by their
+    path: the types of an extension may have their own.
+    """
 
     dataset: Dataset
     table: Table
     children: tuple[Table, ...]
     columns_of: ColumnsOf
+    operators: Mapping[str, sql.Composable]
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -218,17 +223,30 @@ class Kept:
         )
 
     def _is_key(self, left: str, right: str) -> sql.Composed:
-        return same_key(self.dataset.key, left, right)
+        return sql.SQL(" and ").join(
+            sql.SQL("{} {} {}").format(
+                sql.Identifier(left, name), self.operators.get(name, sql.SQL("=")), sql.Identifier(right, name)
+            )
+            for name in self.dataset.key
+        )
 
     @property
     def _has_digest(self) -> bool:
         return DIGEST in self.columns_of(self.table)
 
 
-def kept(dataset: Dataset, columns_of: ColumnsOf) -> list[Kept]:
+def kept(
+    dataset: Dataset, columns_of: ColumnsOf, operators_of: Callable[[Table], Mapping[str, sql.Composable]]
+) -> list[Kept]:
     """Return the tables of a dataset that keep their versions."""
     return [
-        Kept(dataset=dataset, table=table, children=children, columns_of=columns_of)
+        Kept(
+            dataset=dataset,
+            table=table,
+            children=children,
+            columns_of=columns_of,
+            operators=operators_of(table),
+        )
         for table, children in kept_tables(dataset)
     ]
 
@@ -242,7 +260,7 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
 
     return [
         statement
-        for each in kept(dataset, columns_of)
+        for each in kept(dataset, columns_of, lambda _table: {})
         for statement in (
             *(*each.table_statements(), *each.comment_statements()),
             *(*each.trigger_statements(), each.register()),

@@ -38,6 +38,18 @@ where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped and 
     and attname <> 'etl_valid_from'
 order by attnum;
 
+-- name: operators
+-- List the operators that compare the columns of a key for equality, where these are not operators of the server itself.
+select kept.attname, pg_namespace.nspname, pg_operator.oprname
+from pg_attribute as kept
+join pg_opclass on opcintype = kept.atttypid and opcdefault
+join pg_am on pg_am.oid = opcmethod and amname = 'btree'
+join pg_amop on amopfamily = opcfamily and amoplefttype = opcintype and amoprighttype = opcintype and amopstrategy = 3
+join pg_operator on pg_operator.oid = amopopr
+join pg_namespace on pg_namespace.oid = oprnamespace
+where kept.attrelid = to_regclass(%(table)s) and kept.attname = any(%(key)s) and not kept.attisdropped
+    and nspname <> 'pg_catalog';
+
 -- name: unfit_columns
 -- List the columns of a table that its history cannot keep: their types, the type in the history (null: it has none),
 -- and whether the history refuses null.
