@@ -115,7 +115,15 @@ def _kept(connection: psycopg.Connection, dataset: Dataset) -> list[Kept]:
     def columns_of(table: Table) -> list[str]:
         return [name for (name,) in connection.execute(_SQL["kept_columns"], {"table": table.quoted})]
 
-    return kept(dataset, columns_of)
+    def operators_of(table: Table) -> dict[str, sql.Composable]:
+        found = connection.execute(_SQL["operators"], {"table": table.quoted, "key": list(dataset.key)}).fetchall()
+        # The name of an operator has no letters, so that it ends no statement and needs no quotes.
+        return {
+            name: sql.SQL("operator({}.{})").format(sql.Identifier(schema), sql.SQL(operator))
+            for name, schema, operator in found
+        }
+
+    return kept(dataset, columns_of, operators_of)
 
 
 def _missing(connection: psycopg.Connection, each: Kept) -> Iterator[Unfit]:
@@ -162,7 +170,7 @@ def _unmade(connection: psycopg.Connection, each: Kept) -> Iterator[Unfit]:
 def _exists(connection: psycopg.Connection, table: Table) -> bool:
     """Return whether there is the history of a table."""
     values = {"table": identifier_of(table).as_string(None)}
-    return bool(queries.one(connection, _SQL["exists"], values)["exists"])
+    return connection.execute(queries.load("tables")["exists"], values).fetchone() == (True,)
 
 
 def _unfit_columns(connection: psycopg.Connection, table: Table) -> list[tuple[str, LiteralString, str | None, bool]]:

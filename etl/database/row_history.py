@@ -5,18 +5,17 @@ which the tables showed them and the run that ended them. Composes statements, a
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import DIGEST, LINEAGE, Dataset, Table
+from etl.datasets import DIGEST, LINEAGE, Dataset, Table, first_columns, listed
 from etl.datasets.histories import ADDED, VALID_FROM, identifier_of, kept_tables, name_of
-from etl.datasets.tables import first_columns
 from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("row_history")
-_INSTALLATION = queries.load("installation")
+_TABLES = queries.load("tables")
 
 BEGAN = "~etl_history_began"
 """The trigger that notes since when a table shows a version; its function is that of a migration.
@@ -34,12 +33,17 @@ ColumnsOf = Callable[[Table], Sequence[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A table with history, the tables of its child rows, and what its functions and triggers are made of."""
+    """A table with history, the tables of its child rows, and what its functions and triggers are made of.
+
+    `operators` are those that compare columns of the key for equality, where the functions do not find them by their
+    path: the types of an extension may have their own.
+    """
 
     dataset: Dataset
     table: Table
     children: tuple[Table, ...]
     columns_of: ColumnsOf
+    operators: Mapping[str, sql.Composable]
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -61,7 +65,7 @@ class Kept:
         yield _SQL["add_valid_from"].format(table=self.table.identifier, column=valid_from)
         for table in self.tables:
             history = name_of(table)
-            names = self._names(table) | {"key": _listed(self.dataset.key)}
+            names = self._names(table) | {"key": listed(self.dataset.key)}
             yield _SQL["make_history"].format(**names)
             yield _SQL["index_history"].format(**names, index=sql.Identifier(_cut(history, "key_idx")))
             if self.children:
@@ -77,13 +81,16 @@ class Kept:
             for column in table.columns:
                 if column.comment:
                     name = sql.Identifier(*history.split("."), column.name)
-                    yield _INSTALLATION["comment_column"].format(column=name, comment=sql.Literal(column.comment))
+                    yield _TABLES["comment_column"].format(column=name, comment=sql.Literal(column.comment))
 
     def trigger_statements(self) -> Iterator[sql.Composed]:
         """Yield the statements that make the functions and the triggers."""
         for name, body, what in self._functions():
             comment = sql.Literal(what)
-            yield _SQL["make_function"].format(function=sql.Identifier("etl", name), body=body, comment=comment)
+            function = sql.Identifier("etl", name)
+            yield _TABLES["make_function"].format(function=function, body=body)
+            yield _TABLES["comment_function"].format(function=function, comment=comment)
+            yield _TABLES["revoke_function"].format(function=function)
         names: dict[str, sql.Composable] = {
             "table": self.table.identifier,
             "function": sql.Identifier("etl", _function("keep", self.table)),
@@ -121,7 +128,7 @@ class Kept:
     def _record_body(self) -> sql.Composed:
         names = self._names(self.table) | {
             "is_changed": self._is_changed("old_rows", "new_rows"),
-            "lineage_of_new": _listed(LINEAGE, "new_rows"),
+            "lineage_of_new": listed(LINEAGE, "new_rows"),
             "is_key_of_new": self._is_key("new_rows", "old_rows"),
             "deleted_by": self._deleted_by("old_rows"),
             "or_children": sql.SQL(""),
@@ -139,13 +146,13 @@ class Kept:
         if not self.children:
             return keep
         returned = sql.SQL("{}\n        returning {}, kept.valid_from, kept.valid_to, kept.ended_by").format(
-            keep, _listed(self.dataset.key, "kept")
+            keep, listed(self.dataset.key, "kept")
         )
         inserts = [
             _SQL["keep_children"].format(
                 **self._names(child)
                 | {
-                    "columns_of_child": _listed(self.columns_of(child), "child"),
+                    "columns_of_child": listed(self.columns_of(child), "child"),
                     "is_key_of_kept": self._is_key("child", "kept"),
                 }
             )
@@ -165,7 +172,7 @@ class Kept:
 
     def _settle_body(self) -> sql.Composed:
         names = self._names(self.table) | {
-            "key_of_kept": _listed(self.dataset.key, "kept"),
+            "key_of_kept": listed(self.dataset.key, "kept"),
             "is_key_of_kept": self._is_key("child", "kept"),
             "is_key_of_record": self._is_key("record", "kept"),
             "is_key_of_same": self._is_key("child", "same"),
@@ -173,7 +180,7 @@ class Kept:
         same, forget, ends = [], [], []
         for child in self.children:
             data = [name for name in self.columns_of(child) if name not in LINEAGE]
-            of_child = names | self._names(child) | {"data_of_child": _listed(data, "child")}
+            of_child = names | self._names(child) | {"data_of_child": listed(data, "child")}
             same.append(_SQL["same_children"].format(**of_child))
             forget.append(_SQL["forget_children"].format(**of_child))
             ends.append(_SQL["end_version"].format(**names | {"history": identifier_of(child)}))
@@ -187,7 +194,7 @@ class Kept:
         if self.dataset.deletions is None:
             return sql.SQL("null::bigint")
         _, deletions = self.dataset.deletions
-        names: dict[str, sql.Composable] = {"lineage_of_old": _listed(LINEAGE, old)}
+        names: dict[str, sql.Composable] = {"lineage_of_old": listed(LINEAGE, old)}
         is_not_older: sql.Composable = _SQL["is_later"].format(**names)
         if newest := self.dataset.newest_by:
             names |= {"newest": sql.Identifier(newest), "newest_of_old": sql.Identifier(old, newest)}
@@ -200,9 +207,9 @@ class Kept:
         return {
             "table": table.identifier,
             "history": identifier_of(table),
-            "columns": _listed(self.columns_of(table)),
-            "columns_of_old": _listed(self.columns_of(table), "old_rows"),
-            "lineage_of_old": _listed(LINEAGE, "old_rows"),
+            "columns": listed(self.columns_of(table)),
+            "columns_of_old": listed(self.columns_of(table), "old_rows"),
+            "lineage_of_old": listed(LINEAGE, "old_rows"),
         }
 
     def _is_changed(self, old: str, new: str) -> sql.Composed:
@@ -212,12 +219,14 @@ class Kept:
         data = [name for name in self.columns_of(self.table) if name not in of_tool]
         # The bytes are compared: a type may have no equality, or one that overlooks differences.
         return sql.SQL("row({})::record operator(pg_catalog.*<>) row({})::record").format(
-            _listed(data, old), _listed(data, new)
+            listed(data, old), listed(data, new)
         )
 
     def _is_key(self, left: str, right: str) -> sql.Composed:
         return sql.SQL(" and ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name))
+            sql.SQL("{} {} {}").format(
+                sql.Identifier(left, name), self.operators.get(name, sql.SQL("=")), sql.Identifier(right, name)
+            )
             for name in self.dataset.key
         )
 
@@ -226,10 +235,18 @@ class Kept:
         return DIGEST in self.columns_of(self.table)
 
 
-def kept(dataset: Dataset, columns_of: ColumnsOf) -> list[Kept]:
+def kept(
+    dataset: Dataset, columns_of: ColumnsOf, operators_of: Callable[[Table], Mapping[str, sql.Composable]]
+) -> list[Kept]:
     """Return the tables of a dataset that keep their versions."""
     return [
-        Kept(dataset=dataset, table=table, children=children, columns_of=columns_of)
+        Kept(
+            dataset=dataset,
+            table=table,
+            children=children,
+            columns_of=columns_of,
+            operators=operators_of(table),
+        )
         for table, children in kept_tables(dataset)
     ]
 
@@ -243,7 +260,7 @@ def ddl(dataset: Dataset) -> list[sql.Composed]:
 
     return [
         statement
-        for each in kept(dataset, columns_of)
+        for each in kept(dataset, columns_of, lambda _table: {})
         for statement in (
             *(*each.table_statements(), *each.comment_statements()),
             *(*each.trigger_statements(), each.register()),
@@ -265,10 +282,6 @@ def _chained(name: str, first: sql.Composable, others: Sequence[sql.Composable])
         for number, each in enumerate(before, 1)
     ]
     return sql.Composed([*parts, sql.SQL("\n        "), last])
-
-
-def _listed(names: Iterable[str], alias: str | None = None) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
 
 
 def _function(word: str, table: Table) -> str:

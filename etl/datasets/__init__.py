@@ -13,8 +13,10 @@ from etl.datasets.tables import (
     ddl,
     first_columns,
     limits_ddl,
+    listed,
     quoted,
     replica_identity,
+    same_key,
     sql_type,
 )
 from etl.datasets.types import TYPES, Type
@@ -38,11 +40,13 @@ __all__ = [
     "first_columns",
     "folders",
     "limits_ddl",
+    "listed",
     "look",
     "names",
     "quoted",
     "read",
     "readable",
     "replica_identity",
+    "same_key",
     "sql_type",
 ]

@@ -144,7 +144,19 @@ def _joined(*parts: str) -> str:
 
 def quoted(columns: Iterable[str]) -> str:
     """Return names of columns as a statement quotes them."""
-    return sql.SQL(", ").join(map(sql.Identifier, columns)).as_string(None)
+    return listed(columns).as_string(None)
+
+
+def listed(names: Iterable[str], alias: str | None = None) -> sql.Composed:
+    """Return names of columns as a list, with or without the alias of their table."""
+    return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
+
+
+def same_key(key: Iterable[str], left: str, right: str) -> sql.Composed:
+    """Return the condition that the rows of two aliases have the same key."""
+    return sql.SQL(" and ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name)) for name in key
+    )
 
 
 def sql_type(name: str) -> sql.SQL:

@@ -206,7 +206,7 @@ def _comments(aggregate: Aggregate) -> list[sql.Composed]:
     statements = [_SQL["comment_table"].format(table=aggregate.identifier, comment=grain)]
     for name, comment in aggregate.columns:
         column = sql.Identifier(*aggregate.table.split("."), name)
-        statements.append(_SQL["comment_column"].format(column=column, comment=sql.Literal(comment)))
+        statements.append(_TABLES["comment_column"].format(column=column, comment=sql.Literal(comment)))
     return statements
 
 

@@ -18,6 +18,7 @@ from etl.precalculation.buckets import kind_of
 from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("installation")
+_TABLES = queries.load("tables")
 _COMMA = sql.SQL(", ")
 _TRIGGERS = 4
 _ARRAYS: Mapping[str, LiteralString] = {"days": "date[]", "hours": "timestamp[]", "keys": "text[]"}
@@ -62,9 +63,9 @@ def _statements(fact: str, body: sql.Composed) -> list[sql.Composed]:
     function = sql.Identifier("etl", _name(fact))
     comment = sql.Literal(f"notes the changes of {fact} for the aggregates that read it")
     return [
-        _SQL["make_function"].format(function=function, body=body),
-        _SQL["comment_function"].format(function=function, comment=comment),
-        _SQL["revoke_function"].format(function=function),
+        _TABLES["make_function"].format(function=function, body=body),
+        _TABLES["comment_function"].format(function=function, comment=comment),
+        _TABLES["revoke_function"].format(function=function),
         _SQL["make_triggers"].format(function=function, fact=_table(fact)),
     ]
 

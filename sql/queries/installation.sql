@@ -35,10 +35,6 @@ with no data;
 -- Describe a row of an aggregate in the database.
 comment on table {table} is {comment};
 
--- name: comment_column
--- Describe a column of an aggregate in the database.
-comment on column {column} is {comment};
-
 -- name: register
 -- Register an aggregate, so that triggers note the changes of its facts.
 insert into etl.aggregates (aggregate, grain, bucket, datasets)
@@ -203,30 +199,6 @@ begin
     end if;
     return null;
 end;
-
--- name: make_function
--- Make the function that notes the changes of a fact; it writes keys in one style, whatever the settings of the session.
-create or replace function {function}() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, YMD'
-set intervalstyle = 'postgres'
-set timezone = 'UTC'
-set bytea_output = 'hex'
-set extra_float_digits = 1
-set standard_conforming_strings = on
-as $note$
-{body}
-$note$;
-
--- name: comment_function
--- Describe the function in the database.
-comment on function {function}() is {comment};
-
--- name: revoke_function
--- Let only the triggers call the function.
-revoke all on function {function}() from public;
 
 -- name: make_triggers
 -- Make the triggers that call the function after every statement that changes a fact.

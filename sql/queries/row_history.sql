@@ -38,6 +38,18 @@ where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped and 
     and attname <> 'etl_valid_from'
 order by attnum;
 
+-- name: operators
+-- List the operators that compare the columns of a key for equality, where these are not operators of the server itself.
+select kept.attname, pg_namespace.nspname, pg_operator.oprname
+from pg_attribute as kept
+join pg_opclass on opcintype = kept.atttypid and opcdefault
+join pg_am on pg_am.oid = opcmethod and amname = 'btree'
+join pg_amop on amopfamily = opcfamily and amoplefttype = opcintype and amoprighttype = opcintype and amopstrategy = 3
+join pg_operator on pg_operator.oid = amopopr
+join pg_namespace on pg_namespace.oid = oprnamespace
+where kept.attrelid = to_regclass(%(table)s) and kept.attname = any(%(key)s) and not kept.attisdropped
+    and nspname <> 'pg_catalog';
+
 -- name: unfit_columns
 -- List the columns of a table that its history cannot keep: their types, the type in the history (null: it has none),
 -- and whether the history refuses null.
@@ -100,28 +112,6 @@ select exists (
 -- name: belongs_to_another
 -- Return a row if the definition of another dataset has the history of a table, or of the table of its records.
 select table_name from etl.histories where table_name = any(%(tables)s) and dataset <> %(dataset)s limit 1;
-
--- name: exists
--- Return whether there is a table of this name.
-select to_regclass(%(table)s) is not null as exists;
-
--- name: make_function
--- Make a function that keeps versions: the user who changes the table needs no right on the history.
-create or replace function {function}() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, YMD'
-set intervalstyle = 'postgres'
-set timezone = 'UTC'
-set bytea_output = 'hex'
-set extra_float_digits = 1
-set standard_conforming_strings = on
-as $history$
-{body}
-$history$;
-comment on function {function}() is {comment};
-revoke all on function {function}() from public
 
 -- name: drop_trigger
 -- Let a table keep no more versions.

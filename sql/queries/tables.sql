@@ -29,3 +29,32 @@ delete from {table} where etl_batch = any(%(batches)s);
 -- name: delete_all
 -- Delete every row, without the lock that truncation takes.
 delete from {table};
+
+-- name: make_function
+-- Make the function of a trigger: the user who changes the table needs no right on what it writes, and the settings of the
+-- session change no value.
+create or replace function {function}() returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+set timezone = 'UTC'
+set bytea_output = 'hex'
+set extra_float_digits = 1
+set standard_conforming_strings = on
+as $body$
+{body}
+$body$;
+
+-- name: comment_function
+-- Describe the function in the database.
+comment on function {function}() is {comment};
+
+-- name: revoke_function
+-- Let only the triggers call the function.
+revoke all on function {function}() from public;
+
+-- name: comment_column
+-- Describe a column in the database.
+comment on column {column} is {comment};

@@ -369,6 +369,47 @@ def test_an_undo_keeps_a_row_that_an_older_transaction_has_inserted(site: Site) 
     assert site.ask("select version, ended_by from lab.parcels_history") == [(1, 99)]
 
 
+_CODES = """
+create type public.code;
+create function public.code_in(cstring) returns public.code language internal immutable strict as 'textin';
+create function public.code_out(public.code) returns cstring language internal immutable strict as 'textout';
+create type public.code (input = public.code_in, output = public.code_out, like = text);
+create cast (public.code as text) without function as implicit;
+create cast (text as public.code) without function as assignment;
+create function public.code_cmp(public.code, public.code) returns integer language sql immutable strict
+as 'select case when lower($1::text) < lower($2::text) then -1 else (lower($1::text) > lower($2::text))::integer end';
+""" + "".join(
+    f"create function public.code_{word}(public.code, public.code) returns boolean language sql immutable strict as"
+    f" 'select public.code_cmp($1, $2) {sign} 0'; create operator public.{sign}"
+    f" (leftarg = public.code, rightarg = public.code, function = public.code_{word});"
+    for word, sign in (("lt", "<"), ("le", "<="), ("eq", "="), ("ge", ">="), ("gt", ">"))
+)
+
+
+def test_keys_are_compared_as_their_type_compares_them(site: Site) -> None:
+    """A type of an extension has its own equality, as that of texts without case: versions keep their child rows."""
+    site.ask(_CODES)
+    site.ask(
+        "create operator class public.code_ops default for type public.code using btree as operator 1 public.<,"
+        " operator 2 public.<=, operator 3 public.=, operator 4 public.>=, operator 5 public.>,"
+        " function 1 public.code_cmp(public.code, public.code)"
+    )
+    site.define(
+        BY_VERSION.replace('id = { type = "integer"', 'id = { type = "code"').replace(
+            'path = "^.id", type = "integer"', 'path = "^.id", type = "code"'
+        )
+    )
+    first = _load(site, "1.ndjson", [_row(1, 1) | {"id": "ab"}])
+    second = _load(site, "2.ndjson", [_row(1, 2, items=1) | {"id": "AB"}])
+    third = _load(site, "3.ndjson", [_row(1, 3) | {"id": "Ab"}])
+    assert site.ask("select etl_run, ended_by from lab.items_history order by 1") == [
+        *[(first, second)] * 2,
+        (second, third),
+    ]
+    _undo(site, third)
+    assert site.ask("select count(*) from lab.items") == [(1,)]
+
+
 def test_an_undo_of_a_run_before_the_history_is_refused(site: Site) -> None:
     """What a run has written over before the history began, nobody can restore."""
     site.define(BY_VERSION.replace("history = true", ""))

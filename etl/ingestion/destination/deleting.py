@@ -11,7 +11,7 @@ import msgspec
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import Dataset, Table
+from etl.datasets import Dataset, Table, listed, same_key
 from etl.ingestion.destination import merging
 from etl.ingestion.destination.merging import Against, Placeholders, Sources, Statement
 
@@ -49,7 +49,7 @@ def merge(
     records = names | {
         "deletions": deletions.identifier,
         "table": tables[0].identifier,
-        "key_of_excluded": merging.listed(dataset.key, "excluded"),
+        "key_of_excluded": listed(dataset.key, "excluded"),
     }
     for place, table in children:
         statements.append(_of_children(place, table, dataset, records))
@@ -66,7 +66,7 @@ def merge(
 def _of_children(place: int, table: Table, dataset: Dataset, records: Placeholders) -> Statement:
     names = records | {
         "child": table.identifier,
-        "is_key_of_child": merging.same_key(dataset.key, "child", "old"),
+        "is_key_of_child": same_key(dataset.key, "child", "old"),
     }
     return Statement(
         text=_SQL["delete_children"].format(**names), table=place, left=_SQL["count_children"].format(**names)

@@ -4,13 +4,13 @@ A source of rows is a table or a parenthesized select with the columns and linea
 for each table of the dataset. `won` are the records whose version won, by batch and place.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Column, Dataset, Table
+from etl.datasets import LINEAGE, Column, Dataset, Table, listed, same_key
 from etl.datasets.types import ServerType
 from etl.quick_dataclasses import dataclass
 
@@ -337,15 +337,3 @@ def is_not_older(dataset: Dataset) -> sql.Composable:
     return sql.SQL(
         "(case when excluded.etl_run = old.etl_run then ({places}) <= ({old_places}) else {newer} end)"
     ).format(places=listed(place, "excluded"), old_places=listed(place, "old"), newer=newer)
-
-
-def listed(names: Iterable[str], alias: str | None = None) -> sql.Composed:
-    """Return names of columns as a list, with or without the alias of their table."""
-    return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
-
-
-def same_key(key: tuple[str, ...], left: str, right: str) -> sql.Composed:
-    """Return the condition that the rows of two aliases have the same key."""
-    return sql.SQL(" and ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name)) for name in key
-    )

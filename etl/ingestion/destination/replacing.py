@@ -12,7 +12,7 @@ from psycopg import sql
 
 from etl import queries
 from etl.database.tables import skipping_tables
-from etl.datasets import Dataset, Table
+from etl.datasets import Dataset, Table, listed, same_key
 from etl.ingestion.destination import effects, merging
 from etl.ingestion.destination.merging import WON, Placeholders, Statement
 from etl.ingestion.destination.publication import Published
@@ -143,9 +143,9 @@ class Replacement:
             names = merging.placeholders(self._dataset, table, source, WON, child=bool(table.each))
             names |= {
                 "changed": sql.Identifier("pg_temp", f"etl_changed_{number}"),
-                "is_key_of_new": merging.same_key(self._dataset.key, "old", "new"),
-                "is_key_of_refused": merging.same_key(self._dataset.key, "old", "refused"),
-                "key_of_excluded": merging.listed(self._dataset.key, "excluded"),
+                "is_key_of_new": same_key(self._dataset.key, "old", "new"),
+                "is_key_of_refused": same_key(self._dataset.key, "old", "refused"),
+                "key_of_excluded": listed(self._dataset.key, "excluded"),
                 "refused": keys,
             }
             if state.has_unreadable:

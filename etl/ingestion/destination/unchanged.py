@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Dataset
+from etl.datasets import LINEAGE, Dataset, listed, same_key
 from etl.errors import InternalError
 from etl.ingestion.destination import effects, merging
 from etl.ingestion.destination.sending import Exchange, Waiting
@@ -116,7 +116,7 @@ class VersionOrder:
         if deletions is None:
             return records
         names = [*self._dataset.key, *([self._dataset.newest_by] if self._dataset.newest_by else []), *LINEAGE]
-        return _SQL["versions"].format(versions=merging.listed(names), records=records, deletions=deletions)
+        return _SQL["versions"].format(versions=listed(names), records=records, deletions=deletions)
 
     def _names(self, sources: merging.Sources, batch: int) -> dict[str, sql.Composable]:
         key = self._dataset.key
@@ -130,11 +130,11 @@ class VersionOrder:
             "beaten": _BEATEN,
             "run": sql.Literal(self._run_number),
             "batch": sql.Literal(batch),
-            "key": merging.listed(key),
-            "columns_of_row": merging.listed(columns, "row"),
-            "is_key_of_batch": merging.same_key(key, "old", "batch"),
-            "is_key_of_gone": merging.same_key(key, "gone", "batch"),
-            "is_key_of_row": merging.same_key(key, "row", "excluded"),
+            "key": listed(key),
+            "columns_of_row": listed(columns, "row"),
+            "is_key_of_batch": same_key(key, "old", "batch"),
+            "is_key_of_gone": same_key(key, "gone", "batch"),
+            "is_key_of_row": same_key(key, "row", "excluded"),
             "is_not_older": merging.is_not_older(self._dataset),
         }
         return names | ({"source": self._versions(sources)} if sources else {})

@@ -187,7 +187,9 @@ class FailedStore:
             return path.read_bytes()
         except OSError as error:
             raise UsageError(
-                f"cannot read {path} of the failed store", hint="name its folder by --failed-dir or ETL_FAILED_DIR"
+                f"cannot read {path} of the failed store",
+                hint="name its folder by --failed-dir or ETL_FAILED_DIR; if the file is lost, give its records up:"
+                f" etl failed discard {path.stem} --reason lost",
             ) from error
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import Dataset, Table
+from etl.datasets import Dataset, Table, listed, same_key
 from etl.datasets.histories import VALID_FROM, identifier_of, kept_tables
 from etl.ingestion.ledger import undoing
 from etl.ingestion.ledger.undoing import RunToUndo
@@ -153,8 +153,8 @@ def _of_table(connection: psycopg.Connection, table: Table) -> dict[str, sql.Com
     return {
         "table": table.identifier,
         "history": identifier_of(table),
-        "columns": _listed(names),
-        "returned": _listed([*names, "valid_from"], "kept"),
+        "columns": listed(names),
+        "returned": listed([*names, "valid_from"], "kept"),
         "values": sql.SQL(", ").join(_value(column, has_row=not table.each) for column in columns),
     }
 
@@ -183,12 +183,12 @@ def _names(
         "back": _BACK,
         "number": sql.Literal(run.number),
         "started_at": sql.Literal(run.started_at),
-        "key": _listed(key),
-        "key_of_ended": _listed(key, "ended"),
-        "is_key_of_shown": _is_key(key, "record", "shown"),
-        "is_key_of_back": _is_key(key, "back", "record"),
-        "is_key_of_kept": _is_key(key, "kept", "ended"),
-        "is_key_of_child": _is_key(key, "child", "record"),
+        "key": listed(key),
+        "key_of_ended": listed(key, "ended"),
+        "is_key_of_shown": same_key(key, "record", "shown"),
+        "is_key_of_back": same_key(key, "back", "record"),
+        "is_key_of_kept": same_key(key, "kept", "ended"),
+        "is_key_of_child": same_key(key, "child", "record"),
         "is_version": _is_version(key, "kept", "back"),
         "is_version_of_child": _is_version(key, "child", "kept"),
     }
@@ -204,21 +204,11 @@ def _names(
     names["assignments"] = sql.SQL(", ").join(
         sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*assigned, VALID_FROM)
     )
-    later = _SQL["later"].format(**names, is_key_of_record=_is_key(key, "record", "ended"))
+    later = _SQL["later"].format(**names, is_key_of_record=same_key(key, "record", "ended"))
     names["query"] = _SQL["back"].format(**names, later=later)
-    return names | {"is_key_of_record": _is_key(key, "record", "kept")}
+    return names | {"is_key_of_record": same_key(key, "record", "kept")}
 
 
 def _is_version(key: Sequence[str], left: str, right: str) -> sql.Composed:
     times = sql.SQL(" and {0}.valid_from is not distinct from {1}.valid_from and {0}.valid_to = {1}.valid_to")
-    return _is_key(key, left, right) + times.format(sql.Identifier(left), sql.Identifier(right))
-
-
-def _is_key(key: Sequence[str], left: str, right: str) -> sql.Composed:
-    return sql.SQL(" and ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name)) for name in key
-    )
-
-
-def _listed(names: Sequence[str], alias: str | None = None) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
+    return same_key(key, left, right) + times.format(sql.Identifier(left), sql.Identifier(right))

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import LINEAGE, Dataset, Table
+from etl.datasets import LINEAGE, Dataset, Table, listed, same_key
 from etl.errors import UsageError
 from etl.ingestion.ledger import losses, runs
 from etl.quick_dataclasses import dataclass
@@ -136,10 +136,7 @@ def seen_later(table: Table, number: int) -> sql.Composed:
 
 def _names_of_seen(dataset: Dataset, table: Table, number: int) -> dict[str, sql.Composable]:
     names = _names(table, number) | {"name": sql.Literal(table.name)}
-    is_key = (
-        sql.SQL("{} = {}").format(sql.Identifier("child", name), sql.Identifier("old", name)) for name in dataset.key
-    )
-    return names | {"seen": seen_later(table, number), "is_key_of_child": sql.SQL(" and ").join(is_key)}
+    return names | {"seen": seen_later(table, number), "is_key_of_child": same_key(dataset.key, "child", "old")}
 
 
 def missing_of_others(connection: psycopg.Connection, dataset: Dataset, number: int) -> int:
@@ -174,25 +171,21 @@ def note_firsts(connection: psycopg.Connection, dataset: Dataset, table: Table, 
     firsts = sql.Identifier("pg_temp", f"etl_known_firsts_{dataset.tables.index(table)}")
     newest = [dataset.newest_by] if dataset.newest_by else []
     kept = [column for column in table.columns if column.keep_first]
-    names = _names(table, number) | {"firsts": firsts, "key": _listed(dataset.key)}
+    names = _names(table, number) | {"firsts": firsts, "key": listed(dataset.key)}
     columns = [*dataset.key, *(column.name for column in kept), *newest, *LINEAGE]
-    connection.execute(_SQL["make_firsts"].format(**names, columns=_listed(columns)))
+    connection.execute(_SQL["make_firsts"].format(**names, columns=listed(columns)))
     for column in kept:
         first, version, place = map(sql.Identifier, column.names_of_first)
         connection.execute(
             _SQL["note_firsts"].format(
                 **names,
-                columns=_listed([*dataset.key, column.name, *newest, *LINEAGE]),
+                columns=listed([*dataset.key, column.name, *newest, *LINEAGE]),
                 first=first,
                 version=sql.SQL("{},").format(version) if newest else sql.SQL(""),
                 place=place,
             )
         )
     return firsts
-
-
-def _listed(names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def drop_staging(connection: psycopg.Connection, run: str) -> None:
