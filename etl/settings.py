@@ -44,7 +44,9 @@ def lineage_is_on() -> bool:
     names = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
     if any(value and name.startswith(names) for name, value in os.environ.items()):
         return True
-    return any(Path(folder, "openlineage.yml").is_file() for folder in (".", Path("~/.openlineage").expanduser()))
+    folders = [Path(), *(Path(home, ".openlineage") for home in [os.environ.get("HOME")] if home)]
+    # An account may have no access to its own home folder.
+    return any(os.access(folder / "openlineage.yml", os.R_OK) for folder in folders)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """What happened -> the events of OpenLineage, by the facets of its client. Imported by the thread that sends."""
 
+import importlib.metadata
 import os
 from typing import Any
 from uuid import UUID
@@ -24,7 +25,15 @@ from openlineage.client.uuid import generate_static_uuid
 from etl.lineage.facts import Event, Field, Place, Work
 from etl.version import __version__
 
-PRODUCER = f"https://pypi.org/project/logistics-etl/{__version__}"
+
+def _producer() -> str:
+    """Return the address of the repository that this installation was built from, with the version."""
+    links = importlib.metadata.metadata("logistics-etl").get_all("Project-URL") or []
+    addresses = [link.partition(", ")[2] for link in links if link.startswith("Repository, ")]
+    return f"{(addresses or ['https://example.com/logistics-etl'])[0]}/tree/v{__version__}"
+
+
+PRODUCER = _producer()
 
 
 def made(event: Event) -> event_v2.RunEvent:

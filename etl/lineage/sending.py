@@ -115,7 +115,9 @@ def _sender() -> Sender | None:
 
         client = OpenLineageClient()
     except ModuleNotFoundError as error:
-        log.warning("lineage_off", reason=f"{error.name} is missing", hint='pip install "logistics-etl[openlineage]"')
+        log.warning(
+            "lineage_off", reason=f"{error.name} is missing", hint="install the wheel with its extra `openlineage`"
+        )
         return None
     except Exception as error:  # noqa: BLE001 - no fault of the lineage may end a load
         log.warning("lineage_off", reason=_reason(error), hint="see the configuration of OpenLineage's client")

@@ -219,7 +219,7 @@ import sys
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.definitions import dag as running
 
-class Waits(Exception):
+class Waits(BaseException):  # Airflow would catch an Exception, and wait
     pass
 
 def observed(*, ti, **options):

@@ -1,10 +1,12 @@
 """The events of OpenLineage: valid, complete, without content of records, and never in the way of a load."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -14,6 +16,7 @@ from referencing import Registry, Resource
 
 from etl.lineage import facts
 from etl.lineage.events import made
+from etl.settings import lineage_is_on
 from tests.support.checkout import ROOT
 from tests.support.collectors import Collector, Manner, collector
 from tests.support.definitions import Define
@@ -208,6 +211,26 @@ def test_a_collector_that_misbehaves_fails_no_load(site: Site, manner: Manner) -
     assert site.connection.execute("select count(*) from logistics.parcels").fetchone() == (1,)
     assert '"event": "lineage_lost"' in ended.stderr
     assert "hidden" not in ended.stderr
+
+
+def test_the_configuration_is_looked_for_where_the_client_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables and files switch the events on; one variable switches them off; a home folder may be missing."""
+    for name in [name for name in os.environ if name.startswith("OPENLINEAGE")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "none"))
+    assert not lineage_is_on()
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "console")
+    assert lineage_is_on()
+    monkeypatch.setenv("OPENLINEAGE_DISABLED", "True")
+    assert not lineage_is_on()
+    monkeypatch.delenv("OPENLINEAGE_DISABLED")
+    monkeypatch.delenv("OPENLINEAGE__TRANSPORT__TYPE")
+    (tmp_path / "openlineage.yml").write_text("transport: {type: console}")
+    assert lineage_is_on()
+    (tmp_path / "openlineage.yml").unlink()
+    monkeypatch.delenv("HOME")
+    assert not lineage_is_on()
 
 
 @pytest.mark.slow
