@@ -24,6 +24,7 @@ class Metrics:
         )
         self._gauges: dict[str, Gauge] = {}
         self._sent: dict[str, Counter] = {}
+        self._kept_by_status: dict[int, Counter] = {}
         self._known: dict[tuple[str, str, int], Histogram] = {}
 
     def note(self, method: str, served: Served) -> None:
@@ -42,7 +43,10 @@ class Metrics:
             sent = self._sent[key[0]] = self._bytes.labels(key[0])
         sent.inc(served.bytes)
         if served.is_kept:
-            self._kept.labels(str(served.status)).inc()
+            kept = self._kept_by_status.get(served.status)
+            if kept is None:
+                kept = self._kept_by_status[served.status] = self._kept.labels(str(served.status))
+            kept.inc()
 
     def text(self, state: Mapping[str, float]) -> bytes:
         """Return all metrics in the text format; `state` are the values of now, by name."""

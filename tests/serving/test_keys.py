@@ -1,6 +1,7 @@
 """Keys: who has none that is valid gets nothing, and each role gets what it may."""
 
 import json
+import re
 
 import psycopg
 import pytest
@@ -26,10 +27,13 @@ def _as(key: str) -> dict[str, str]:
 def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> None:
     """Roles by routes: without a key 401, with a key of a lower role 403; probes and the files of the page are open."""
     keys = {role: _key(demo, "--role", role)["key"] for role in ("analyst", "operator", "admin")}
-    ok, no = 200, 403
+    ok, no, none = 200, 403, 404
     expected = {
         ROWS: (ok, ok, ok),
         "/v1/aggregates": (ok, ok, ok),
+        "/v1/aggregates/vehicle_days": (ok, ok, ok),
+        "/v1/facts/logistics.shipments?limit=1": (ok, ok, ok),
+        "/v1/openapi.json": (ok, ok, ok),
         "/v1/freshness": (ok, ok, ok),
         "/v1/facts": (ok, ok, ok),
         "/v1/identity": (ok, ok, ok),
@@ -37,6 +41,8 @@ def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> No
         "/v1/runs": (no, ok, ok),
         "/v1/runs/latest": (no, ok, ok),
         "/v1/failures": (no, ok, ok),
+        "/v1/failures/none": (no, none, none),
+        "/v1/trace/logistics.shipments?shipment_id=none": (no, none, none),
         "/v1/datasets": (no, ok, ok),
         "/metrics": (no, ok, ok),
     }
@@ -46,6 +52,18 @@ def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> No
         assert got == codes, path
     for role, key in keys.items():
         assert guarded.client.get("/v1/identity", headers=_as(key)).json()["role"] == role
+    described = guarded.client.get("/v1/openapi.json", headers=_as(keys["admin"])).json()["paths"]
+    asked = [path.partition("?")[0] for path in expected]
+    # Those of the stream, of tokens and of replays have tests of their own.
+    others = {"/v1/stream", "/v1/token", "/v1/failures/{id}/replay", "/healthz", "/readyz"}
+    patterns = [re.sub(r"\{\w+\}", "[^/]+", path) for path in described if path not in others]
+    unasked = [
+        each for each in patterns if not each.endswith("/rows") and not any(map(re.compile(each).fullmatch, asked))
+    ]
+    assert unasked == []
+    for key, status in ((keys["analyst"], 200), ("none", 401)):
+        with guarded.client.stream("GET", "/v1/stream", headers=_as(key)) as stream:
+            assert stream.status_code == status
     for path in ("/healthz", "/readyz", *ADDRESSES):
         assert guarded.client.get(path).status_code == 200, path
 

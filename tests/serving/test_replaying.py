@@ -1,12 +1,14 @@
 """Replay over HTTP: who may ask for it, what it does, and how it ends."""
 
 import json
+import signal
 from typing import Any
 
 import httpx
+import pytest
 
 from etl.ingestion.ledger import locks
-from tests.support.services import RunningService
+from tests.support.services import RunningService, serving
 from tests.support.site import Site
 from tests.support.waiting import until
 
@@ -110,3 +112,22 @@ def test_a_file_that_cannot_be_replayed_says_why(guarded: RunningService, demo: 
     assert (got.status_code, "one per line" in got.json()["detail"]) == (422, True)
     assert not [line for line in before.splitlines() if line in json.dumps(got.json())]
     assert demo.value("select state from etl.failures where id = %s", [failure]) == "pending"
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_service_after_the_file_in_hand(demo: Site) -> None:
+    """After SIGTERM the records in hand are loaded or refused, the exit code is 0, and the aggregates may wait."""
+    [failure] = [name for name in demo.failures.waiting() if demo.failures.details(name)["dataset"] == "vehicle_logs"]
+    with serving(demo, "--allow-replay") as service:
+        with demo.connect() as holder, holder.transaction():
+            holder.execute("lock table etl.batches in exclusive mode")
+            assert service.client.post(f"/v1/failures/{failure}/replay").status_code == 202
+            waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = %s)"
+            until(lambda: demo.value(waiting, [holder.info.dbname]), "the replay")
+            service.running.signal(signal.SIGTERM)
+            until(lambda: service.running.events("draining"), "the signal to be taken")
+        ended = service.running.ended()
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+    assert demo.value("select state from etl.failures where id = %s", [failure]) == "replayed"
+    assert '"event": "replay_ended"' in ended.stderr
+    demo.run("precalculate")
