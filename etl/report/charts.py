@@ -1,4 +1,4 @@
-"""Charts as inline SVG. Pure; colours and fonts are those of the page's style sheet."""
+"""Charts of SVG and text. Pure; colours and fonts are those of the page's style sheet."""
 
 import datetime as dt
 import math
@@ -7,10 +7,6 @@ from collections.abc import Sequence
 from etl.report.markup import Markup, element, joined
 
 _WIDTH = 960
-_LABEL = 320  # room for the names of horizontal bars
-_VALUE = 250  # room for the values after the bars
-_BAR = 30  # height of a horizontal bar with the gap to the next
-_LONGEST_LABEL = 44
 
 
 def per_day(days: Sequence[tuple[dt.date, int]]) -> Markup:
@@ -48,27 +44,28 @@ def per_day(days: Sequence[tuple[dt.date, int]]) -> Markup:
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]], full: float) -> Markup:
-    """Draw horizontal bars of (name, value, text of the value). The value `full` has the whole width."""
-    parts = []
-    room = _WIDTH - _LABEL - _VALUE
-    for place, (name, value, words) in enumerate(rows):
-        y = place * _BAR
-        shown = name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…"
-        parts += [
-            element("text", element("title", name), shown, x=_LABEL - 10, y=y + 19, text_anchor="end", class_="name"),
-            element("rect", x=_LABEL, y=y + 5, width=room, height=_BAR - 10, class_="track"),
+    """Draw horizontal bars of (name, value, text of the value). The value `full` has the whole width.
+
+    Names and values are text beside the drawing, so that a narrow window breaks them into lines and cuts none.
+    """
+    lines = [
+        element(
+            "div",
+            element("span", name, class_="name"),
             element(
-                "rect",
-                element("title", f"{name}: {words}"),
-                x=_LABEL,
-                y=y + 5,
-                width=_n(room * value / full if full else 0),
-                height=_BAR - 10,
-                class_="bar",
+                "svg",
+                element("rect", width=100, height=10, class_="track"),
+                element("rect", width=_n(100 * value / full if full else 0), height=10, class_="bar"),
+                viewBox="0 0 100 10",
+                preserveAspectRatio="none",
+                aria_hidden="true",
             ),
-            element("text", words, x=_WIDTH - _VALUE + 10, y=y + 19, class_="value"),
-        ]
-    return _svg(title, _BAR * len(rows), joined(parts))
+            element("span", words, class_="value"),
+            role="listitem",
+        )
+        for name, value, words in rows
+    ]
+    return element("div", *lines, class_="bars", role="list", aria_label=title)
 
 
 def _svg(title: str, height: int, content: Markup) -> Markup:

@@ -35,13 +35,19 @@ tbody tr:last-child td { border-bottom: 0; }
 th { color: var(--soft); font-weight: 600; background: var(--card); vertical-align: bottom; white-space: normal; }
 td { unicode-bidi: isolate; }
 .right { text-align: right; font-variant-numeric: tabular-nums; }
-svg { display: block; width: 100%; height: auto; margin-top: 8px; font-size: 13px; }
+svg { display: block; width: 100%; height: auto; margin-top: 8px; font-size: 13px; overflow: visible; }
 svg text { fill: var(--soft); }
-svg text.name, svg text.value { fill: var(--ink); unicode-bidi: isolate; }
+.bars > div { display: grid; grid-template-columns: 3fr 4fr 3fr; gap: 0 12px; align-items: center; padding: 4px 0; }
+.bars svg { height: 18px; margin: 0; }
+.name, .value { unicode-bidi: isolate; overflow-wrap: anywhere; }
+.name { text-align: right; }
 .bar { fill: var(--bar); } .weekend { fill: var(--pale); } .track { fill: var(--track); }
 .grid { stroke: var(--line); stroke-width: 1; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; font-size: 13px; }
 dt { font-weight: 600; } dd { margin: 0; color: var(--soft); }
+@media (max-width: 640px) { body { padding: 16px 12px 32px; } svg { font-size: 26px; } .name { text-align: left; }
+  .bars > div { grid-template-columns: 1fr; padding: 6px 0; } .bars svg { height: 12px; } h2 { margin-top: 28px; }
+  dl { grid-template-columns: 1fr; } dt { margin-top: 6px; overflow-wrap: anywhere; } }
 @media print { body { max-width: none; padding: 0; } h2 { break-after: avoid; } svg { break-inside: avoid; } }
 """)
 
@@ -98,7 +104,7 @@ def _page(title: str, content: Sequence[Markup]) -> str:
         element("title", title),
         element("style", _STYLE),
     )
-    return "<!doctype html>\n" + element("html", head, element("body", *content), lang="en") + "\n"
+    return "<!doctype html>\n" + element("html", head, element("body", element("main", *content)), lang="en") + "\n"
 
 
 def _state(sentences: Sequence[Sentence]) -> list[Markup]:
@@ -209,7 +215,7 @@ def _table(subject: Subject, rows: Sequence[Sequence[Any]]) -> Markup:
         for line in zip(*columns, strict=True)
     )
     table = element("table", element("thead", element("tr", *heads)), element("tbody", joined(lines)))
-    return element("div", table, class_="wide")
+    return element("div", table, class_="wide", role="region", tabindex=0, aria_label=f"Rows of {subject.name}")
 
 
 def _breakable(name: str) -> Markup:

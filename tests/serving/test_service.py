@@ -237,7 +237,7 @@ def test_the_page_loads_its_own_files_only(client: httpx.Client) -> None:
         size += int(file.headers["content-length"])
         assert client.get(address, headers={"If-None-Match": file.headers["etag"]}).status_code == 304
         assert client.get(address, headers={"Accept-Encoding": "identity"}).content == file.content
-    assert size < 70_000
+    assert size < 75_000
 
 
 def test_metrics_count_requests_by_route(client: httpx.Client) -> None:
