@@ -65,10 +65,6 @@ from etl.attempts
 where run = %(run)s
 returning attempt;
 
--- name: wait_for_disk
--- Let the transaction wait for the disk of the server: the segments of the spool are removed after it.
-set local synchronous_commit = on;
-
 -- name: move_position
 -- Note that a group of a stream is loaded.
 update etl.streams

@@ -12,6 +12,7 @@ from tests.support.site import Site
 WITHOUT = {
     "db psql": "psql prints",
     "dataset ddl": "prints SQL, which programs read",
+    "dataset schema": "prints a JSON Schema",
     "serve": "runs until a signal, and its log is JSON",
 }
 """Commands without --json, and why."""

@@ -169,7 +169,7 @@ def test_a_column_that_the_reader_takes_is_taken(tmp_path: Path, kind: str, opti
 @pytest.mark.parametrize(
     "text",
     ["batch_row = 5", "batch_rows = 0", 'batch_rows = "5"', "[load]\ndatabase = 'embedded:'", "[serve]\nport = 70000",
-     "log_level = 'loud'", "[collect]\nport = 1", "[load]\nforce = true"],
+     "log_level = 'loud'", "[receive]\nport = 1", "[load]\nforce = true"],
 )  # fmt: skip
 def test_wrong_settings_are_refused(text: str) -> None:
     """A key that etl.toml does not have, and a value that its option does not take, are refused."""

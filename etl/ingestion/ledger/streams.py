@@ -14,6 +14,7 @@ from etl.ingestion.values import Entry, Piece
 from etl.settings import Mode
 
 _SQL = queries.load("streams")
+_COPYING = queries.load("copying")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def lock_position(connection: psycopg.Connection, stream: str) -> int | None:
 
 def enter_group(connection: psycopg.Connection, stretch: NewStretch, run: Run, piece: Piece, entry: Entry) -> None:
     """Note that a group is loaded, in the transaction that loads it, which then waits for the disk of the server."""
-    connection.execute(_SQL["wait_for_disk"])
+    connection.execute(_COPYING["await_flush"])
     end = piece.offset + piece.length
     connection.execute(_SQL["move_position"], {"stream": stretch.stream, "end": end, "count": piece.count})
     has_refused = entry.rejected + entry.failed > 0
