@@ -188,7 +188,7 @@ def end_of_segment(segment: Segment) -> int:
 def recover(stream: Stream) -> None:
     """End the segment that a crash has left open: its whole groups are written to a new file, which is flushed.
 
-    The file itself may have been flushed in vain, so that its bytes are in memory only.
+    The flush of the file itself may have failed, and then the disk does not have all bytes that are read from it.
     """
     for path in stream.folder.glob("*.tmp"):
         path.unlink()

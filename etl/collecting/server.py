@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import structlog
@@ -19,10 +18,9 @@ from etl.collecting.work import Loading, Work
 from etl.database.connecting import Database
 from etl.errors import ExitCode
 from etl.logs import Logs
-from etl.serving.server import bound, require_loopback
+from etl.serving.server import DRAIN_SECONDS, DrainingServer, bound, require_loopback
 from etl.settings import CollectSettings, LoadSettings
 
-DRAIN_SECONDS = 10
 _MAX_CONNECTIONS = 2_000
 _BACKLOG = 2_048
 
@@ -54,7 +52,7 @@ def collect(database: Database, config_dir: Path, settings: CollectSettings, log
     with bound(settings.host, settings.port) as listener, loading.running(), closing(receiver.spools) as spools:
         spools.open_all()
         host, port = listener.getsockname()[:2]
-        server = _Server(_config(receiver))
+        server = DrainingServer(_config(receiver))
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         logging.getLogger("uvicorn").setLevel("WARNING")
         log.info("collecting", address=address, database=database.name, spool=str(settings.spool))
@@ -78,26 +76,3 @@ def _config(app: Receiver) -> uvicorn.Config:
         limit_concurrency=_MAX_CONNECTIONS,
         backlog=_BACKLOG,
     )
-
-
-class _Server(uvicorn.Server):
-    """A server that answers the requests in hand after the first signal."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.signal: int | None = None
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM by the loop while the server runs."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._end, number)
-        yield
-
-    def _end(self, number: int) -> None:
-        self.force_exit = self.should_exit and number == signal.SIGINT
-        self.should_exit = True
-        if self.signal is None:
-            self.signal = number
-            log.info("draining", signal=number, seconds=DRAIN_SECONDS)

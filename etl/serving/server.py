@@ -5,7 +5,7 @@ import logging
 import re
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -73,7 +73,7 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
     guard = _guard(service, database, settings)
     with bound(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
-        server = _Server(_config(application(service, guard.gate, guard.tokens, origins)), service)
+        server = DrainingServer(_config(application(service, guard.gate, guard.tokens, origins)), service.stream.close)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         logging.getLogger("uvicorn").setLevel("WARNING")
         parsers = f"httptools {httptools.__version__}, websockets {websockets_version}"
@@ -177,13 +177,16 @@ def origins_of(settings: ServeSettings) -> frozenset[bytes]:
     return frozenset(origin.encode() for origin in origins)
 
 
-class _Server(uvicorn.Server):
-    """A server that drains at the first signal, and does not send it again afterwards: the exit code says it."""
+class DrainingServer(uvicorn.Server):
+    """A server that drains at the first signal, and does not send it again afterwards: the exit code says it.
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    `close` is called at each signal, and ends what would last longer than requests.
+    """
+
+    def __init__(self, config: uvicorn.Config, close: Callable[[], None] = lambda: None) -> None:
         super().__init__(config)
         self.signal: int | None = None
-        self._service = service
+        self._close = close
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -199,7 +202,7 @@ class _Server(uvicorn.Server):
         if self.signal is None:
             self.signal = number
             log.info("draining", signal=number, seconds=DRAIN_SECONDS)
-        self._service.stream.close()
+        self._close()
 
 
 @contextmanager
