@@ -2,7 +2,7 @@
 
 # Built in, as all that is imported here: `signal` itself is written in Python, and Ctrl-C would end its import in a
 # traceback.
-import _signal  # type: ignore[import-not-found]
+import _signal  # type: ignore[import-not-found] # only `signal` is described
 import atexit
 import gc
 import os

@@ -165,7 +165,7 @@ class AppendNewest(WriteMode):
 
 
 _Way = Literal["insert", "insert_newest", "merge"]
-"""How a merge writes a batch: each key comes once, keys come again within the batch, or keys are in the table."""
+"""How a merge writes a batch: all keys are new and differ, some come again in the batch, or the table has some."""
 
 
 class Merge(WriteMode):
