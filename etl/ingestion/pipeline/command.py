@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import field, replace
+from functools import cached_property
 from itertools import permutations
 from pathlib import Path
 
@@ -59,6 +60,11 @@ class CommandResult:
         """The gravest exit code that occurred."""
         return gravest(self.codes)
 
+    @cached_property
+    def _has_lineage(self) -> bool:
+        """Whether the end of each source is an event of OpenLineage; asked once, because it reads the environment."""
+        return lineage_is_on()
+
     @property
     def is_stopped(self) -> bool:
         """Whether the database is away, or a signal came: nothing else is asked of the database."""
@@ -70,7 +76,7 @@ class CommandResult:
         self.summaries.append(summary)
         self.errors += [error] if error and is_new else []
         self.codes.add(summary.exit_code)
-        if lineage_is_on():
+        if self._has_lineage:
             from etl import lineage  # noqa: PLC0415 - imports nothing unless it is configured
 
             lineage.run_ended(

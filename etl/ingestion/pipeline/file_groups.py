@@ -98,6 +98,7 @@ class FileGroups:
         self._started = time.monotonic()
         self._ends = FileEnds(load, self._target)
         self._names = Names()
+        self._has_lineage = lineage_is_on()  # asked once: it reads the whole environment
         self._wire: Wire | None = None
         self._is_ledger_whole = False
         self._is_off = False
@@ -146,7 +147,7 @@ class FileGroups:
 
     def _report(self, source: Source, summary: Summary) -> None:
         """Report the begin of the run of a file, which is loaded already; the command reports its end."""
-        if lineage_is_on() and summary.run is not None and summary.status != "already_loaded":
+        if self._has_lineage and summary.run is not None and summary.status != "already_loaded":
             from etl import lineage  # noqa: PLC0415 - imports nothing unless it is configured
 
             lineage.run_began(self._connection(), source.name, self._dataset, summary.run, 1)
