@@ -63,6 +63,7 @@ ANCHORS = [
     "2025-02-28T23:59:59.999999+00:00",
     "2024-12-31T22:30:00-03:00",
 ]
+FUTURE = "2062-03-01T12:00:00+00:00"
 STEPS = [timedelta(0), timedelta(microseconds=1), timedelta(microseconds=1800), timedelta(microseconds=5400)]
 STEPS += [timedelta(hours=hours) for hours in (1, 24, 48, 72, 96, 100, 168, 336, 700)]
 STEPS += [timedelta(hours=hours, microseconds=1800) for hours in (24, 48, 72, 168)]
@@ -145,6 +146,9 @@ class HostileFacts:
         delivered = self.near(self.one([value for value in (picked, promised, created) if value]))
         if self.chance.random() < 0.3:
             delivered = None
+        wrong = datetime.fromisoformat(FUTURE)
+        if self.chance.random() < 0.05:
+            created, picked, delivered = self.one([created, wrong]), self.one([picked, wrong]), wrong
         times = {"created_at": created, "picked_up_at": picked, "promised_at": promised, "delivered_at": delivered}
         return {
             "shipment_id": f"S{number}",
@@ -169,7 +173,7 @@ class HostileFacts:
 
     def event(self, number: int, shipments: int) -> Row:
         """Return a record of an event of one of so many shipments, or of another one."""
-        occurred = self.instant()
+        occurred = datetime.fromisoformat(FUTURE) if self.chance.random() < 0.03 else self.instant()
         recorded = self.near(occurred)
         return {
             "event_id": f"E{number}",
@@ -188,7 +192,7 @@ class HostileFacts:
         return {
             "log_id": f"T{number}",
             "vehicle_id": self.one([None, "", "(none)", "V1", "v1", "V2", "V3", "V9"], "V1"),
-            "trip_date": self.one(["2024-02-29", "2024-12-31", "2025-01-01"], "2024-02-29"),
+            "trip_date": self.one(["2024-02-29", "2024-12-31", "2025-01-01", FUTURE[:10]], "2024-02-29"),
             "distance_km": self.one([*NUMBERS, "0"]),
             "fuel_l": self.one([*NUMBERS, "0"]),
         }
