@@ -74,3 +74,15 @@ select
     pending_buckets
 from analytics.freshness
 order by aggregate;
+
+-- name: value_at_risk
+-- What is the declared value of what is open, late or in exception? A table; the values are not converted.
+select
+    currency,
+    sum(count_open) as open,
+    sum(sum_declared_value) as value_open,
+    sum(sum_late_declared_value) as value_late,
+    sum(sum_exception_declared_value) as value_in_exception
+from analytics.value_at_risk
+group by currency
+order by open desc, currency;

@@ -7,18 +7,25 @@ costs more than the rest of the record.
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import cycle
+from itertools import cycle, groupby
 from typing import Any, NamedTuple
 
 DAY = 86_400
 DAYS = 731  # two years; instants are seconds from their start
+SLOTS = 3  # shipments on a trip; each weighs 62 to 92 % of a third of the vehicle's capacity
+PACKAGING = 350  # grams for each piece
+UNITS_A_PIECE = 3
+STRIDE = 2_147_483_647  # a prime beyond all numbers of logs and days: its multiples scatter over them
 NOW = DAYS * DAY  # the instant at which the network's state is exported: the start of 2026
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """The number of records of each dataset that other datasets may name; a file may have fewer or more."""
+    """The number of records of each dataset that other datasets may name; a file may have fewer or more.
+
+    A file with more shipments names logs in the same proportion: of 400,000 shipments the logs up to 100,000.
+    """
 
     shipments: int = 200_000
     vehicle_logs: int = 50_000
@@ -128,6 +135,7 @@ class Service(NamedTuple):
 
     name: str
     pickup: int  # longest time from creation to pickup, in seconds
+    waits: int  # how often a trip fetches it on a later working day, in 16ths
     days: tuple[int, int, int]  # promised, by reach: same country, same region, other region
     fee: tuple[int, int, int]  # in cents
     per_kg: tuple[int, int, int]  # in cents
@@ -170,11 +178,11 @@ CARRIERS: list[Carrier] = _spread(
     (4, Carrier("O'Malley & Sons", 49_800)),
 )
 SERVICES: list[Service] = _spread(
-    (8, Service("standard", 20 * 3600, (4, 6, 12), (390, 890, 2900), (45, 90, 310))),
-    (5, Service("economy", 40 * 3600, (7, 10, 21), (250, 590, 1900), (30, 60, 190))),
-    (3, Service("express", 6 * 3600, (2, 3, 5), (990, 1900, 5900), (95, 190, 720))),
+    (8, Service("standard", 20 * 3600, 5, (4, 6, 12), (390, 890, 2900), (45, 90, 310))),
+    (5, Service("economy", 40 * 3600, 12, (7, 10, 21), (250, 590, 1900), (30, 60, 190))),
+    (3, Service("express", 6 * 3600, 0, (2, 3, 5), (990, 1900, 5900), (95, 190, 720))),
 )
-VEHICLE_TYPES = _spread(  # name, capacity in kg, fuel in litres per 1000 km
+VEHICLE_TYPES: list[tuple[str, int, int]] = _spread(  # name, capacity in kg, fuel in litres per 1000 km
     (5, ("van", 1_200, 95)),
     (4, ("box_truck", 5_500, 180)),
     (5, ("semi_trailer", 24_000, 310)),
@@ -200,18 +208,35 @@ def _sites() -> tuple[list[Site], list[Site]]:
     return origins, destinations
 
 
+def _item(article: int, quantity: int) -> Item:
+    grams, cents, description = _GOODS[article % len(_GOODS)]
+    grams, cents = (grams + article) * quantity, (cents + article) * quantity
+    text = (
+        f'{{"sku":"SKU-{10_000 + article * 37}","description":{dumps(description)},'
+        f'"quantity":{quantity},"weight_kg":{grams // 1000}.{grams % 1000:03d}}}'
+    )
+    return Item(text, quantity, grams, cents)
+
+
 def _items() -> list[Item]:
-    items = []
-    for number in range(4096):  # 512 articles in eight quantities
-        article, quantity = number >> 3, (1, 1, 1, 2, 2, 3, 6, 12)[number & 7]
-        grams, cents, description = _GOODS[article % len(_GOODS)]
-        grams, cents = (grams + article) * quantity, (cents + article) * quantity
-        text = (
-            f'{{"sku":"SKU-{10_000 + article * 37}","description":{dumps(description)},'
-            f'"quantity":{quantity},"weight_kg":{grams // 1000}.{grams % 1000:03d}}}'
-        )
-        items.append(Item(text, quantity, grams, cents))
-    return items
+    """Return 512 articles in eight quantities."""
+    return [_item(number >> 3, (1, 1, 1, 2, 2, 3, 6, 12)[number & 7]) for number in range(4096)]
+
+
+def _load(capacity: int, lines: int) -> list[Item]:
+    """Return 128 lines for a shipment of so many, on a trip of a vehicle of so many kilograms.
+
+    The shipment weighs 46 to 93 % of a third of the capacity with its packaging: an article is in it only if a line
+    has at least four of them and not thousands of them.
+    """
+    line = capacity * 1000 // SLOTS // lines
+    packed = [_GOODS[article % len(_GOODS)][0] + article + PACKAGING // UNITS_A_PIECE + 1 for article in range(512)]
+    fitting = [article for article in range(512) if line * 62 // 300_000 < packed[article] < line * 62 // 400]
+    chosen = [fitting[number * 37 % len(fitting)] for number in range(128)]
+    return [
+        _item(article, line * (62 + number * 29 % 31) // 100 // packed[article])
+        for number, article in enumerate(chosen)
+    ]
 
 
 def _days() -> list[int]:
@@ -224,10 +249,27 @@ def _days() -> list[int]:
     return days
 
 
+def _trips() -> tuple[list[tuple[int, int]], int]:
+    """Return the day of each trip of a lap, and where its vehicle is in the fleet; and the most trips of a day.
+
+    A lap has as many trips a day as the weight of the day, in scattered order. Vehicles of a day are different ones.
+    """
+    days = _days()
+    trips = [(day, place) for day, places in groupby(days) for place, _ in enumerate(places)]
+    scattered = [trips[number * STRIDE % len(trips)] for number in range(len(trips))]
+    return [(day, place + 13 * day) for day, place in scattered], 1 + max(place for _, place in trips)
+
+
 ORIGINS, DESTINATIONS = _sites()
 HUBS = {site.region: site.location for site in ORIGINS}  # one a region
 ITEMS = _items()
 BUSY_DAYS = _days()
+TRIPS, TRIPS_A_DAY = _trips()
+# On the last day also what is fetched after the export, which no trip carries yet.
+FREE_DAYS = BUSY_DAYS + [day for day in BUSY_DAYS if day == DAYS - 1]
+WAITS = (3, 1, 1, 1, 1, 1, 2)  # days back to the working day before, by weekday; the first day is a Monday
+_LOADS = {capacity: [_load(capacity, max(1, lines)) for lines in range(6)] for _, capacity, _ in set(VEHICLE_TYPES)}
+LOADS = [_LOADS[capacity] for _, capacity, _ in VEHICLE_TYPES]  # by vehicle type and number of lines
 ITEM_COUNTS = (1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5)
 NOTE_TEXTS = [dumps(note) for note in _NOTES] + [json.dumps(_NOTES[5]), json.dumps(_NOTES[6])] + ["null"] * 20
 VEHICLE_NAMES = ("Żubr", "Ilse", "Bjørn", "はやて", "Señor Ruiz", "O'Hara", 'The "Mule"', "Göta")

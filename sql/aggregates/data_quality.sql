@@ -28,7 +28,12 @@
 -- column count_closed_without_delivery_time: shipments whose status means delivered, without a delivery time. Unit: number. Of: shipments that these batches loaded and that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
 -- column count_contradicting_status: shipments with a delivery time whose status means returned, lost or cancelled. Unit: number. Of: shipments that these batches loaded and that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
 -- column count_name_variants: shipments with a carrier, city of origin or destination, or warehouse of which another spelling, after analytics.name_spellings, differs only by case, blanks (also inner ones), accents or strokes (ł, ø) in the same column. Unit: number. Of: shipments that these batches loaded and that are now in the table; 0 for other datasets. Null: never. Adds up: yes.
-with visible as (
+-- column count_future_times: rows with a time after the newest load of all datasets, which is in the future and has a wrong date: of a shipment the creation, pick-up, delivery or update, of an event the occurrence or recording, of a trip a day after the day that follows this load. Unit: number. Of: rows of the dataset that these batches loaded and that are now in shipments, tracking_events, vehicle_logs and vehicles. Null: never. Adds up: yes.
+with load as (
+    select newest, (newest at time zone 'UTC')::date + 1 as day
+    from (select analytics.newest_load() as newest offset 0) as load
+),
+visible as (
     select
         (batches.loaded_at at time zone 'UTC')::date as day,
         runs.dataset,
@@ -115,8 +120,11 @@ kept_by_batch as (
                 or ('origin_city', origin_city) in (select column_name, name from varied)
                 or ('destination_city', destination_city) in (select column_name, name from varied)
                 or ('origin_warehouse', origin_warehouse) in (select column_name, name from varied)
-        ) as count_name_variants
+        ) as count_name_variants,
+        count(*) filter (where greatest(created_at, picked_up_at, stated_delivered_at, updated_at) > load.newest)
+            as count_future_times
     from analytics.judged_shipments() as shipments
+    cross join load
     left join logistics.vehicle_logs using (log_id)
     group by shipments.etl_run, shipments.etl_batch
     union all
@@ -130,8 +138,10 @@ kept_by_batch as (
         0,
         0,
         0,
-        0
+        0,
+        count(*) filter (where greatest(occurred_at, recorded_at) > load.newest)
     from logistics.tracking_events
+    cross join load
     left join logistics.shipments using (shipment_id)
     group by tracking_events.etl_run, tracking_events.etl_batch
     union all
@@ -145,12 +155,14 @@ kept_by_batch as (
         0,
         0,
         0,
-        0
+        0,
+        count(*) filter (where trip_date > load.day)
     from logistics.vehicle_logs
+    cross join load
     left join logistics.vehicles using (vehicle_id)
     group by vehicle_logs.etl_run, vehicle_logs.etl_batch
     union all
-    select etl_run, etl_batch, count(*), 0, 0, 0, 0, 0, 0, 0
+    select etl_run, etl_batch, count(*), 0, 0, 0, 0, 0, 0, 0, 0
     from logistics.vehicles
     group by etl_run, etl_batch
 ),
@@ -165,7 +177,8 @@ kept as (
         sum(count_unknown_status)::bigint as count_unknown_status,
         sum(count_closed_without_delivery_time)::bigint as count_closed_without_delivery_time,
         sum(count_contradicting_status)::bigint as count_contradicting_status,
-        sum(count_name_variants)::bigint as count_name_variants
+        sum(count_name_variants)::bigint as count_name_variants,
+        sum(count_future_times)::bigint as count_future_times
     from kept_by_batch
     join (
         select day, dataset, number, unnest(offsets) as "offset" from visible
@@ -190,7 +203,8 @@ select
     coalesce(count_unknown_status, 0) as count_unknown_status,
     coalesce(count_closed_without_delivery_time, 0) as count_closed_without_delivery_time,
     coalesce(count_contradicting_status, 0) as count_contradicting_status,
-    coalesce(count_name_variants, 0) as count_name_variants
+    coalesce(count_name_variants, 0) as count_name_variants,
+    coalesce(count_future_times, 0) as count_future_times
 from loaded
 left join waiting using (day, dataset)
 left join kept using (day, dataset)

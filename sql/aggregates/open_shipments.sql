@@ -2,18 +2,19 @@
 -- table: analytics.open_shipments
 -- bucket: all
 -- fact logistics.shipments
+-- fact etl.batches
 -- newest: logistics.shipments.created_at
 -- key: carrier, age_bucket, is_overdue
 -- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: open shipments. Null: never. Adds up: no, it is a key.
--- column age_bucket: whole days of 24 hours from creation to as_of: 0-2, 3-7, 8-14, 15-30, 31-90 or 91+. Unit: days. Of: open shipments. Null: never. Adds up: no, it is a key.
+-- column age_bucket: whole days of 24 hours from creation to as_of, 0-2 for a creation after it: 0-2, 3-7, 8-14, 15-30, 31-90 or 91+. Unit: days. Of: open shipments. Null: never. Adds up: no, it is a key.
 -- column is_overdue: whether the promised time was before as_of; false without a promised time. Unit: boolean. Of: open shipments. Null: never. Adds up: no, it is a key.
--- column as_of: newest event in the data: the latest creation, pick-up, delivery or update. Unit: instant. Of: all shipments. Null: never. Adds up: no, the same in all rows.
+-- column as_of: newest event in the data: the latest creation, pick-up, delivery or update that is not after the newest load; a later one is in the future, and has a wrong date. Unit: instant. Of: all shipments. Null: all these times are in the future. Adds up: no, the same in all rows.
 -- column count_shipments: shipments that are neither delivered nor returned, lost or cancelled. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_picked_up: shipments with a pick-up time. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_unpromised: shipments without a promised time. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_unknown_status: shipments with a status that analytics.shipment_states does not have, which may be closed; a missing or blank status is not counted. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column oldest_created_at: earliest creation. Unit: instant. Of: open shipments. Null: never. Adds up: no, take the minimum.
--- column sum_age_hours: hours from creation to as_of, added up. Unit: hours, each shipment rounded to 6 places. Of: open shipments. Null: never. Adds up: yes.
+-- column sum_age_hours: hours from creation to as_of, added up; 0 for a creation after it. Unit: hours, each shipment rounded to 6 places. Of: open shipments. Null: never. Adds up: yes.
 -- column sum_overdue_hours: hours from the promised time to as_of, added up; 0 where is_overdue is false. Unit: hours, each shipment rounded to 6 places. Of: overdue shipments. Null: never. Adds up: yes.
 -- column count_pieces_known: shipments with a number of pieces. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column sum_pieces: pieces. Unit: pieces. Of: shipments of count_pieces_known; 0 where there is none. Null: never. Adds up: yes.
@@ -21,30 +22,29 @@
 -- column sum_weight_kg: weight. Unit: kg, as in the data. Of: shipments of count_weighed; 0 where there is none. Null: never. Adds up: yes.
 -- column count_costed: shipments with a freight cost. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column sum_freight_cost: freight cost. Unit: currency of the books, as in the data. Of: shipments of count_costed; 0 where there is none. Null: never. Adds up: yes.
-with newest as (
-    select max(greatest(created_at, picked_up_at, delivered_at, updated_at)) as as_of
-    from logistics.shipments
-),
-still_open as (
+with still_open as (
     select
         shipments.*,
         newest.as_of,
         coalesce(shipments.promised_at < newest.as_of, false) as is_overdue,
-        analytics.hours_between(shipments.created_at, newest.as_of) as age_hours,
+        case when shipments.created_at <= newest.as_of
+            then analytics.hours_between(shipments.created_at, newest.as_of)
+            else 0
+        end as age_hours,
         analytics.hours_between(shipments.promised_at, newest.as_of) as overdue_hours
     from analytics.judged_shipments() as shipments
-    cross join newest
+    cross join analytics.as_of() as newest
     where shipments.end_state = 'open'
 )
 select
     carrier,
     case
-        when as_of < created_at + interval '72 hours' then '0-2'
-        when as_of < created_at + interval '192 hours' then '3-7'
-        when as_of < created_at + interval '360 hours' then '8-14'
-        when as_of < created_at + interval '744 hours' then '15-30'
-        when as_of < created_at + interval '2184 hours' then '31-90'
-        else '91+'
+        when as_of - interval '2184 hours' >= created_at then '91+'
+        when as_of - interval '744 hours' >= created_at then '31-90'
+        when as_of - interval '360 hours' >= created_at then '15-30'
+        when as_of - interval '192 hours' >= created_at then '8-14'
+        when as_of - interval '72 hours' >= created_at then '3-7'
+        else '0-2'
     end as age_bucket,
     is_overdue,
     as_of,

@@ -16,6 +16,10 @@
 -- column sum_metered_distance_km: distance. Unit: km, as in the data. Of: trips that have both a distance and a fuel; 0 where there is none. Null: never. Adds up: yes.
 -- column sum_metered_fuel_l: fuel. Unit: litres, as in the data. Of: trips that have both a distance and a fuel; 0 where there is none. Null: never. Adds up: yes.
 -- column fuel_l_per_100_km: 100 * sum_metered_fuel_l / sum_metered_distance_km. Unit: litres per 100 km, rounded to 3 places. Of: trips that have both a distance and a fuel. Null: that distance is 0. Adds up: no.
+-- column count_split_trips: trips with a distance and the part of it that was driven empty. Unit: number. Of: trips of the key. Null: never. Adds up: yes.
+-- column sum_split_distance_km: distance. Unit: km, as in the data. Of: trips of count_split_trips; 0 where there is none. Null: never. Adds up: yes.
+-- column sum_empty_km: distance driven without a load. Unit: km, as in the data. Of: trips of count_split_trips; 0 where there is none. Null: never. Adds up: yes.
+-- column empty_km_share: sum_empty_km / sum_split_distance_km. Unit: 0 to 1, rounded to 4 places. Of: trips of count_split_trips. Null: that distance is 0. Adds up: no.
 -- column count_shipments: shipments carried, by shipments.log_id. Unit: number. Of: shipments on these trips that are not cancelled. Null: never. Adds up: yes.
 -- column count_pieces_known: shipments with a number of pieces. Unit: number. Of: shipments of count_shipments. Null: never. Adds up: yes.
 -- column sum_pieces: pieces carried. Unit: pieces. Of: shipments of count_pieces_known; 0 where there is none. Null: never. Adds up: yes.
@@ -30,9 +34,14 @@
 -- column sum_capacity_tonne_km: capacity of the vehicle now times distance of the trip. Unit: tonne-kilometres, exact. Of: rated trips with a distance; 0 where there is none. Null: never. Adds up: yes.
 -- column tonne_km_load_factor: sum_tonne_km / sum_capacity_tonne_km: the load factor by distance. Unit: tonne-kilometres per tonne-kilometre, rounded to 4 places. Of: rated trips with a distance. Null: that capacity is 0. Adds up: no.
 with trips as (
-    select *
-    from logistics.vehicle_logs
-    where trip_date >= :from and trip_date < :until
+    select logs.*
+    -- A definition of the user may lack empty_km: it is unknown then.
+    from (values (null::numeric)) as absent (empty_km)
+    cross join lateral (
+        select log_id, vehicle_id, trip_date, distance_km, fuel_l, empty_km
+        from logistics.vehicle_logs
+        where trip_date >= :from and trip_date < :until
+    ) as logs
 ),
 carried as (
     select
@@ -57,6 +66,7 @@ loaded as (
         analytics.key_of(trips.vehicle_id) as vehicle_id,
         trips.distance_km,
         trips.fuel_l,
+        trips.empty_km,
         coalesce(carried.count_shipments, 0) as count_shipments,
         coalesce(carried.count_pieces_known, 0) as count_pieces_known,
         carried.sum_pieces,
@@ -84,6 +94,14 @@ select
         / nullif(sum(distance_km) filter (where fuel_l is not null), 0),
         3
     ) as fuel_l_per_100_km,
+    count(*) filter (where distance_km is not null and empty_km is not null) as count_split_trips,
+    coalesce(sum(distance_km) filter (where empty_km is not null), 0) as sum_split_distance_km,
+    coalesce(sum(empty_km) filter (where distance_km is not null), 0) as sum_empty_km,
+    round(
+        sum(empty_km) filter (where distance_km is not null)
+        / nullif(sum(distance_km) filter (where empty_km is not null), 0),
+        4
+    ) as empty_km_share,
     sum(count_shipments)::bigint as count_shipments,
     sum(count_pieces_known)::bigint as count_pieces_known,
     coalesce(sum(sum_pieces), 0)::bigint as sum_pieces,

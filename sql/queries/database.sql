@@ -96,12 +96,14 @@ grant insert on etl.marks, etl.known_sources, etl.seen to etl_loader;
 grant delete on etl.touched, etl.first_batches, etl.seen to etl_loader;
 grant execute on function etl.withdraw_batches to etl_loader;
 grant insert, delete on etl.pending to etl_loader;
-grant select on analytics.shipment_states, analytics.name_spellings, analytics.warehouse_timezones to etl_loader;
+grant select on analytics.shipment_states, analytics.name_spellings, analytics.warehouse_timezones,
+    analytics.vehicle_transports, analytics.emission_factors to etl_loader;
 
 -- name: grant_ledger_to_etl_analyst
 -- Let analysts reach the schemas of facts and aggregates, and not the ledger.
 grant usage on schema logistics, analytics to etl_analyst;
-grant select on analytics.shipment_states, analytics.name_spellings, analytics.warehouse_timezones to etl_analyst;
+grant select on analytics.shipment_states, analytics.name_spellings, analytics.warehouse_timezones,
+    analytics.vehicle_transports, analytics.emission_factors to etl_analyst;
 
 -- name: reaches_schema
 -- Return whether a role may use a schema.

@@ -1,7 +1,7 @@
 import gzip
 import io
 import json
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ def test_a_shipment_is_loaded_completely(connection: Connection) -> None:
         "volume_m3": Decimal("0.0001"),
         "declared_value": {"amount": Decimal("99.90"), "currency": "PLN"},
         "freight_cost": Decimal("7.05"),
+        "claim": {"amount": Decimal("9.5"), "claimed_at": "2026-03-09T10:00:00Z"},
         "pieces": 2,
         "note": 'tab\there, "quoted"\n',
         "items": [
@@ -122,7 +123,7 @@ def test_a_shipment_is_loaded_completely(connection: Connection) -> None:
         ],
     }
     _load(connection, find("shipments", NO_CONFIG), [record])
-    nested = ("origin", "destination", "declared_value", "items")
+    nested = ("origin", "destination", "declared_value", "claim", "items")
     expected = {name: value for name, value in record.items() if name not in nested}
     expected |= {name: datetime.fromisoformat(text) for name, text in expected.items() if name.endswith("_at")}
     expected |= {
@@ -134,6 +135,8 @@ def test_a_shipment_is_loaded_completely(connection: Connection) -> None:
         "destination_postal_code": "100-0001",
         "declared_amount": Decimal("99.90"),
         "declared_currency": "PLN",
+        "claimed_amount": Decimal("9.5"),
+        "claimed_at": datetime(2026, 3, 9, 10, tzinfo=UTC),
     }
     assert _stored(connection, "shipments", "shipment_id") == [expected]
     assert _stored(connection, "shipment_items", "line_no") == [

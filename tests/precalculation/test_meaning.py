@@ -4,9 +4,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from psycopg.errors import CheckViolation
+from psycopg.sql import SQL, Identifier
 
 from etl.database.connecting import connect
 from etl.database.migrations import run_migrations
+from etl.precalculation.catalogue import choose
 from tests.support.databases import database_at
 from tests.support.facts import add, refreshed, rows_of
 from tests.support.faults import Connection
@@ -97,10 +100,38 @@ def test_an_unknown_value_is_not_zero(connection: Connection) -> None:
     assert rows_of(connection, "vehicle_days", columns) == [(2, 1, 1, factor, Decimal("9.9"), factor)]
 
 
+def test_emissions_are_unknown_without_a_factor_of_a_named_source(connection: Connection) -> None:
+    """No factor is shipped, and none without a source is taken; with one, shipment and lane agree."""
+    add(connection, "vehicles", vehicle_id="V1", vehicle_type="van")
+    add(connection, "vehicle_logs", log_id="L1", vehicle_id="V1", trip_date=START.date(), distance_km=200)
+    for name, state in (("S1", "delivered"), ("S2", "Cancelled ")):
+        add(connection, "shipments", shipment_id=name, log_id="L1", created_at=START, weight_kg=500, status=state)
+    columns = "count_shipments sum_tonne_km count_rated sum_co2e_kg co2e_g_per_tonne_km"
+    refreshed(connection, "lane_emissions")
+    assert rows_of(connection, "lane_emissions", columns) == [(1, 100, 0, None, None)]
+    connection.execute("insert into analytics.vehicle_transports values ('van', 'road', 'diesel')")
+    with pytest.raises(CheckViolation):
+        connection.execute("insert into analytics.emission_factors values ('road', 'diesel', 0.25, ' ')")
+    connection.execute("insert into analytics.emission_factors values ('road', 'diesel', 0.25, 'a test')")
+    refreshed(connection, "lane_emissions")
+    assert rows_of(connection, "lane_emissions", columns) == [(1, 100, 1, 25, 250)]
+    query = "select shipment_id, mode, fuel, tonne_km, co2e_kg from analytics.shipment_emissions()"
+    assert connection.execute(query).fetchall() == [("S1", "road", "diesel", 100, 25)]
+
+
 def test_a_missing_column_leaves_its_sums_unknown(connection: Connection) -> None:
     """A definition of the user without a column stops no aggregate."""
-    connection.execute("alter table logistics.shipments drop column volume_m3")
-    add(connection, "shipments", shipment_id="S1", created_at=START, pieces=3)
+    for column in ("volume_m3", "declared_amount", "declared_currency", "claimed_amount", "claimed_at", "origin_city"):
+        connection.execute(SQL("alter table logistics.shipments drop column {}").format(Identifier(column)))
+    connection.execute("alter table logistics.vehicle_logs drop column empty_km")
+    add(connection, "shipments", shipment_id="S1", created_at=START, pieces=3, log_id="L1")
+    add(connection, "vehicle_logs", log_id="L1", trip_date=START.date())
+    for aggregate in choose([]):
+        refreshed(connection, aggregate.name)
+    assert rows_of(connection, "value_at_risk", "currency count_open count_valued") == [("(none)", 1, 0)]
+    assert rows_of(connection, "claim_months", "currency count_shipments count_claims") == [("(none)", 1, 0)]
+    assert rows_of(connection, "vehicle_days", "count_trips count_split_trips") == [(1, 0)]
+    assert rows_of(connection, "lane_emissions", "origin_city count_shipments") == [("(none)", 1)]
     refreshed(connection, "daily_shipments")
     assert rows_of(connection, "daily_shipments", "sum_pieces count_measured sum_volume_m3") == [(3, 0, 0)]
 

@@ -39,7 +39,7 @@ def connection(connection: Connection) -> Connection:
 
 
 # Small tables that users fill; a scan is their best plan.
-REFERENCES = {"shipment_states", "name_spellings", "warehouse_timezones"}
+REFERENCES = {"shipment_states", "name_spellings", "warehouse_timezones", "vehicle_transports", "emission_factors"}
 
 
 def _scans(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:

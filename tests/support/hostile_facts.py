@@ -63,6 +63,7 @@ ANCHORS = [
     "2025-02-28T23:59:59.999999+00:00",
     "2024-12-31T22:30:00-03:00",
 ]
+FUTURE = "2062-03-01T12:00:00+00:00"
 STEPS = [timedelta(0), timedelta(microseconds=1), timedelta(microseconds=1800), timedelta(microseconds=5400)]
 STEPS += [timedelta(hours=hours) for hours in (1, 24, 48, 72, 96, 100, 168, 336, 700)]
 STEPS += [timedelta(hours=hours, microseconds=1800) for hours in (24, 48, 72, 168)]
@@ -85,9 +86,16 @@ EDITS: tuple[LiteralString, ...] = (
     "update logistics.vehicle_logs set trip_date = trip_date + 1 where hashtext(log_id) % 7 = 3",
     "delete from logistics.vehicle_logs where hashtext(log_id) % 11 = 2",
     "update logistics.vehicles set capacity_kg = capacity_kg * 2 where vehicle_id = 'V1'",
+    "update logistics.vehicles set vehicle_type = 'lorry' where vehicle_id = 'V1'",
     "delete from logistics.vehicles where vehicle_id = 'V2'",
     """update etl.batches set loaded_at = loaded_at - interval '1 day' where "offset" > 0""",
 )
+EMISSIONS: LiteralString = """
+insert into analytics.vehicle_transports values ('van', 'road', 'electricity'), ('lorry', 'road', 'diesel'),
+    ('ship', 'sea', 'methanol') on conflict do nothing;
+insert into analytics.emission_factors values ('road', 'diesel', 0.0907, 'a test'), ('sea', 'methanol', 0.1, 'a test')
+    on conflict do nothing;
+"""
 MEANINGS: LiteralString = """
 insert into analytics.name_spellings values ('carrier', 'dhl', 'DHL'), ('carrier', '', 'Nameless'),
     ('city', 'Köln', 'Cologne'), ('city', 'DHL', ' '), ('country', 'de', 'DE'), ('warehouse', 'w1', 'W1'),
@@ -100,6 +108,7 @@ insert into analytics.warehouse_timezones values ('W1', 'Europe/Berlin'), ('W2',
 TABLES = (
     *(f"logistics.{name}" for name in ("shipments", "tracking_events", "vehicle_logs", "vehicles")),
     *(f"analytics.{name}" for name in ("shipment_states", "name_spellings", "warehouse_timezones")),
+    *(f"analytics.{name}" for name in ("vehicle_transports", "emission_factors")),
     *(f"etl.{name}" for name in ("runs", "batches", "failures")),
 )
 
@@ -145,6 +154,9 @@ class HostileFacts:
         delivered = self.near(self.one([value for value in (picked, promised, created) if value]))
         if self.chance.random() < 0.3:
             delivered = None
+        wrong = datetime.fromisoformat(FUTURE)
+        if self.chance.random() < 0.05:
+            created, picked, delivered = self.one([created, wrong]), self.one([picked, wrong]), wrong
         times = {"created_at": created, "picked_up_at": picked, "promised_at": promised, "delivered_at": delivered}
         return {
             "shipment_id": f"S{number}",
@@ -165,11 +177,23 @@ class HostileFacts:
             "volume_m3": self.one([*NUMBERS, "0"]),
             "freight_cost": self.one([*NUMBERS, "0"], "10"),
             "pieces": self.one([None, 0, 1, 2_000_000_000]),
+            "declared_value": {
+                "amount": self.one([*NUMBERS, "0"], "1000"),
+                "currency": self.one([None, "", " ", "EUR", "eur", " EU", "USD"], "EUR"),
+            },
+            "claim": self.one(
+                [
+                    {"amount": self.one([*NUMBERS, "0"]), "claimed_at": self.instant().isoformat()},
+                    {"amount": "5", "claimed_at": None},
+                    {"claimed_at": FUTURE},
+                ],
+                {},
+            ),
         }
 
     def event(self, number: int, shipments: int) -> Row:
         """Return a record of an event of one of so many shipments, or of another one."""
-        occurred = self.instant()
+        occurred = datetime.fromisoformat(FUTURE) if self.chance.random() < 0.03 else self.instant()
         recorded = self.near(occurred)
         return {
             "event_id": f"E{number}",
@@ -188,8 +212,9 @@ class HostileFacts:
         return {
             "log_id": f"T{number}",
             "vehicle_id": self.one([None, "", "(none)", "V1", "v1", "V2", "V3", "V9"], "V1"),
-            "trip_date": self.one(["2024-02-29", "2024-12-31", "2025-01-01"], "2024-02-29"),
+            "trip_date": self.one(["2024-02-29", "2024-12-31", "2025-01-01", FUTURE[:10]], "2024-02-29"),
             "distance_km": self.one([*NUMBERS, "0"]),
+            "empty_km": self.one([*NUMBERS, "0"]),
             "fuel_l": self.one([*NUMBERS, "0"]),
         }
 
@@ -265,6 +290,11 @@ class HostileFacts:
     def name(self) -> None:
         """Fill the tables that say what names and states mean, which makes all buckets pending."""
         self.connection.execute(MEANINGS)
+        self.rate()
+
+    def rate(self) -> None:
+        """Fill the tables that say what a vehicle emits."""
+        self.connection.execute(EMISSIONS)
 
     def read(self, *others: str) -> dict[str, list[Row]]:
         """Return the rows of all tables that the aggregates may be computed from."""

@@ -17,6 +17,7 @@ from tests.support.recomputed.events import (
 from tests.support.recomputed.exactly import Facts, Row
 from tests.support.recomputed.fleet import vehicle_days, warehouse_departures
 from tests.support.recomputed.quality import data_quality
+from tests.support.recomputed.risks import claim_months, lane_emissions, value_at_risk
 from tests.support.recomputed.shipments import (
     carrier_performance,
     daily_shipments,
@@ -31,16 +32,19 @@ AGGREGATES: dict[str, Callable[[Facts], list[Row]]] = {
     for function in (
         carrier_performance,
         carrier_scorecard,
+        claim_months,
         daily_exceptions,
         daily_movements,
         daily_shipments,
         data_quality,
         exception_quarters,
+        lane_emissions,
         lane_performance,
         lane_reliability,
         milestone_durations,
         open_shipments,
         promised_days,
+        value_at_risk,
         vehicle_days,
         warehouse_departures,
     )

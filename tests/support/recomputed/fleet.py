@@ -32,6 +32,7 @@ def vehicle_days(facts: Facts) -> list[Row]:
     ).items():
         load = [row for trip in trips for row in carried.get(trip["log_id"], [])]
         metered = [trip for trip in trips if trip["distance_km"] is not None and trip["fuel_l"] is not None]
+        split = [trip for trip in trips if trip["distance_km"] is not None and trip["empty_km"] is not None]
         rated = [
             trip
             | {"capacity": capacities[trip["vehicle_id"]], "load": total(carried.get(trip["log_id"], []), "weight_kg")}
@@ -54,6 +55,10 @@ def vehicle_days(facts: Facts) -> list[Row]:
                 "sum_metered_distance_km": total(metered, "distance_km"),
                 "sum_metered_fuel_l": total(metered, "fuel_l"),
                 "fuel_l_per_100_km": ratio(100 * total(metered, "fuel_l"), total(metered, "distance_km"), 3),
+                "count_split_trips": len(split),
+                "sum_split_distance_km": total(split, "distance_km"),
+                "sum_empty_km": total(split, "empty_km"),
+                "empty_km_share": ratio(total(split, "empty_km"), total(split, "distance_km"), 4),
                 "count_shipments": len(load),
                 "count_unweighed": sum(row["weight_kg"] is None for row in load),
                 "count_rated_trips": len(rated),

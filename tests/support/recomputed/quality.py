@@ -1,7 +1,7 @@
 """The quality of the data, recomputed from the facts and the ledger as the comments describe it."""
 
 from collections import defaultdict
-from datetime import date
+from datetime import date, datetime, timedelta
 from unicodedata import combining, normalize
 
 from tests.support.recomputed.exactly import BLANKS, Facts, Row, day_of, is_blank, ratio
@@ -44,11 +44,25 @@ REFERENCES = {
 }
 
 
+TIMES = {
+    "shipments": ("created_at", "picked_up_at", "delivered_at", "updated_at"),
+    "tracking_events": ("occurred_at", "recorded_at"),
+}
+
+
+def is_in_future(dataset: str, fact: Row, newest_load: datetime) -> bool:
+    """Tell whether a row has a time that its load cannot have known."""
+    if dataset == "vehicle_logs":
+        return bool(fact["trip_date"] > day_of(newest_load) + timedelta(days=1))
+    return any(fact[name] is not None and fact[name] > newest_load for name in TIMES.get(dataset, ()))
+
+
 def data_quality(facts: Facts) -> list[Row]:
     """Recompute data_quality."""
     runs = {row["run"]: row for row in facts["etl.runs"]}
     judged_rows = {row["shipment_id"]: row for row in judged(facts)}
     with_variants = {row["shipment_id"] for row in variants(facts)}
+    newest_load = max(batch["loaded_at"] for batch in facts["etl.batches"])
     batches: dict[tuple[int, int], tuple[date, str]] = {}
     found: dict[tuple[date, str], Row] = defaultdict(lambda: defaultdict(int))
     seen: dict[tuple[date, str], set[str]] = defaultdict(set)
@@ -77,6 +91,7 @@ def data_quality(facts: Facts) -> list[Row]:
                 continue
             row = found[place]
             row["count_kept"] += 1
+            row["count_future_times"] += is_in_future(dataset, fact, newest_load)
             if reference and fact[reference[0]] is not None:
                 row["count_references"] += 1
                 row["count_orphans"] += fact[reference[0]] not in there
@@ -105,6 +120,7 @@ def data_quality(facts: Facts) -> list[Row]:
         "closed_without_delivery_time",
         "contradicting_status",
         "name_variants",
+        "future_times",
     )
     return [
         {"day": day, "dataset": dataset, "count_runs": len(seen[day, dataset])}

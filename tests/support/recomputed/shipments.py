@@ -93,11 +93,20 @@ def promised_days(facts: Facts) -> list[Row]:
 AGES = [(2, "0-2"), (7, "3-7"), (14, "8-14"), (30, "15-30"), (90, "31-90"), (10**9, "91+")]
 
 
+INSTANTS = ("created_at", "picked_up_at", "delivered_at", "updated_at")
+
+
+def newest_event(facts: Facts) -> Any:
+    """Return the newest time of a shipment that is not after the newest load."""
+    newest_load = max(batch["loaded_at"] for batch in facts["etl.batches"])
+    times = (row[name] for row in facts["logistics.shipments"] for name in INSTANTS if row[name] is not None)
+    return max((time for time in times if time <= newest_load), default=None)
+
+
 def open_shipments(facts: Facts) -> list[Row]:
     """Recompute open_shipments."""
     rows = judged(facts)
-    instants = ("created_at", "picked_up_at", "delivered_at", "updated_at")
-    as_of: Any = max((row[name] for row in rows for name in instants if row[name] is not None), default=None)
+    as_of = newest_event(facts)
 
     def bucket(row: Row) -> str:
         days = (as_of - row["created_at"]) // timedelta(days=1)
@@ -106,17 +115,20 @@ def open_shipments(facts: Facts) -> list[Row]:
     def is_overdue(row: Row) -> bool:
         return row["promised_at"] is not None and row["promised_at"] < as_of
 
+    def age(row: Row) -> Fraction:
+        return max(hours(row["created_at"], as_of), Fraction(0))
+
     result = []
-    for (carrier, age, overdue), group in groups(
+    for (carrier, ages, overdue), group in groups(
         (row for row in rows if row["end"] == "open"), lambda row: (row["key_carrier"], bucket(row), is_overdue(row))
     ).items():
-        row = {"carrier": carrier, "age_bucket": age, "is_overdue": overdue, "as_of": as_of}
+        row = {"carrier": carrier, "age_bucket": ages, "is_overdue": overdue, "as_of": as_of}
         row |= ends(group) | measures(group)
         row |= {
             "count_unpromised": sum(row["promised_at"] is None for row in group),
             "count_unknown_status": sum(row["has_unknown_status"] for row in group),
             "oldest_created_at": min(row["created_at"] for row in group),
-            "sum_age_hours": sum((hours(row["created_at"], as_of) for row in group), Fraction(0)),
+            "sum_age_hours": sum((age(row) for row in group), Fraction(0)),
             "sum_overdue_hours": sum((hours(row["promised_at"], as_of) for row in group if overdue), Fraction(0)),
         }
         result.append(row)

@@ -1,0 +1,29 @@
+-- What "now" is for the aggregates: the newest event in the data. A time that no load can have known has a wrong date, and
+-- one of these would make every open shipment overdue.
+
+-- As its owner, because analysts do not read the ledger.
+create function analytics.newest_load() returns timestamptz
+language sql stable parallel safe
+security definer
+set search_path = pg_catalog, pg_temp
+as $load$ select coalesce(max(loaded_at), now()) from etl.batches $load$;
+
+comment on function analytics.newest_load() is 'Return when the newest batch was loaded: a time after it is in the future; the present time where no batch was loaded';
+
+-- The tables of a dataset are made after the migrations, and a definition of the user may lack a column.
+set local check_function_bodies = off;
+
+create function analytics.as_of() returns table (as_of timestamptz)
+language sql stable parallel safe
+as $as_of$
+    select max(greatest(
+        case when created_at <= load.newest then created_at end,
+        case when picked_up_at <= load.newest then picked_up_at end,
+        case when stated_delivered_at <= load.newest then stated_delivered_at end,
+        case when updated_at <= load.newest then updated_at end
+    ))
+    from analytics.judged_shipments()
+    cross join (select analytics.newest_load() as newest offset 0) as load
+$as_of$;
+
+comment on function analytics.as_of() is 'Return one row with the newest creation, pick-up, delivery or update of a shipment that is not after the newest load; null: there is none';
