@@ -161,6 +161,7 @@ def _shipment(number: int, seed: int, sizes: Sizes) -> str:
         grams += item.grams
         cents += item.cents
     pieces = (quantity + 2) // 3
+    missing = words[21] % quantity if words[21] < 3000 else 0  # in about one delivery of 30
     grams += 350 * pieces  # packaging
     freight = (service.fee[reach] + grams * service.per_kg[reach] // 1000) * (85 + (words[13] & 31)) // 100
     volume = grams * (40 + (words[13] >> 10)) // 1000 + 1  # in 100 ml
@@ -177,6 +178,8 @@ def _shipment(number: int, seed: int, sizes: Sizes) -> str:
         f'"volume_m3":{f"{volume // 10_000}.{volume % 10_000:04d}" if words[13] & 992 else "null"},'
         f'"declared_value":{declared if words[14] > 1300 else "null"},'
         f'"freight_cost":{freight // 100}.{freight % 100:02d},"pieces":{pieces},'
+        f'"ordered_quantity":{quantity},'
+        f'"delivered_quantity":{quantity - missing if status == "delivered" else "null"},'
         f'"note":{NOTE_TEXTS[words[12] >> 11]},"items":[{",".join([item.text for item in items])}]}}'
     )
 

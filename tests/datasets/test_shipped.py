@@ -115,6 +115,8 @@ def test_a_shipment_is_loaded_completely(connection: Connection) -> None:
         "declared_value": {"amount": Decimal("99.90"), "currency": "PLN"},
         "freight_cost": Decimal("7.05"),
         "pieces": 2,
+        "ordered_quantity": Decimal("3.5"),
+        "delivered_quantity": Decimal("3.25"),
         "note": 'tab\there, "quoted"\n',
         "items": [
             {"sku": "SKU-1", "description": "緑茶セット", "quantity": 3, "weight_kg": Decimal("1.5")},
