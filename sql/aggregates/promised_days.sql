@@ -44,7 +44,8 @@ with quantified as (
         shipments.etl_run,
         shipments.etl_batch,
         shipments.ordered_quantity::numeric as ordered_quantity,
-        shipments.delivered_quantity::numeric as delivered_quantity
+        shipments.delivered_quantity::numeric as delivered_quantity,
+        shipments.delivered_quantity >= shipments.ordered_quantity as is_in_full
     from (values (null::numeric, null::numeric)) as absent (ordered_quantity, delivered_quantity)
     cross join lateral (
         select shipments.shipment_id, shipments.etl_run, shipments.etl_batch, ordered_quantity, delivered_quantity
@@ -63,6 +64,8 @@ promised as (
         delivered_at <= first_promised_at as is_first_on_time,
         promised_at > first_promised_at as is_later,
         case when promised_at <> first_promised_at then analytics.hours_between(first_promised_at, promised_at) end as moved_hours,
+        -- Of a delivery time that the status contradicts, no quantity counts.
+        case when delivered_at is not null then is_in_full end as is_in_full,
         case when delivered_at is not null then ordered_quantity end as ordered_quantity,
         case when delivered_at is not null then delivered_quantity end as delivered_quantity
     from (
@@ -103,30 +106,24 @@ select
     coalesce(sum(moved_hours) filter (where is_later), 0) as sum_moved_later_hours,
     coalesce(-sum(moved_hours) filter (where not is_later), 0) as sum_moved_earlier_hours,
     max(moved_hours) filter (where is_later) as max_moved_later_hours,
-    count(delivered_quantity) as count_quantified,
-    count(*) filter (where delivered_quantity >= ordered_quantity) as count_in_full,
-    count(*) filter (where delivered_quantity >= ordered_quantity and is_on_time) as count_on_time_in_full,
-    round(
-        count(*) filter (where delivered_quantity >= ordered_quantity)::numeric / nullif(count(delivered_quantity), 0), 4
-    ) as in_full_share,
-    round(
-        count(*) filter (where delivered_quantity >= ordered_quantity and is_on_time)::numeric
-        / nullif(count(delivered_quantity), 0),
-        4
-    ) as on_time_in_full_share,
-    case when count(delivered_quantity) > 0 then
+    count(is_in_full) as count_quantified,
+    count(*) filter (where is_in_full) as count_in_full,
+    count(*) filter (where is_in_full and is_on_time) as count_on_time_in_full,
+    round(count(*) filter (where is_in_full)::numeric / nullif(count(is_in_full), 0), 4) as in_full_share,
+    round(count(*) filter (where is_in_full and is_on_time)::numeric / nullif(count(is_in_full), 0), 4)
+        as on_time_in_full_share,
+    case when count(is_in_full) > 0 then
         round(
-            count(*) filter (where delivered_quantity >= ordered_quantity and is_on_time)::numeric
-            / (count(delivered_quantity) + count(*) filter (where end_state in ('open', 'returned', 'lost'))),
+            count(*) filter (where is_in_full and is_on_time)::numeric
+            / (count(is_in_full) + count(*) filter (where end_state in ('open', 'returned', 'lost'))),
             4
         )
     end as kept_in_full_share,
     coalesce(sum(ordered_quantity), 0) as sum_ordered_quantity,
     coalesce(sum(delivered_quantity), 0) as sum_delivered_quantity,
-    coalesce(sum(ordered_quantity - delivered_quantity) filter (where delivered_quantity < ordered_quantity), 0)
-        as sum_missing_quantity,
+    coalesce(sum(ordered_quantity - delivered_quantity) filter (where not is_in_full), 0) as sum_missing_quantity,
     round(
-        1 - coalesce(sum(ordered_quantity - delivered_quantity) filter (where delivered_quantity < ordered_quantity), 0)
+        1 - coalesce(sum(ordered_quantity - delivered_quantity) filter (where not is_in_full), 0)
         / nullif(sum(ordered_quantity), 0),
         4
     ) as fill_rate
