@@ -319,6 +319,7 @@ _UNITS = (
     (r"^type timestamp with time zone$", "instant, UTC"),
     (r"^type (boolean|text)$", ""),
     (r"^count_|^distinct_|_buckets$|^buckets$|^rows$|_pending$|^version$", "number"),
+    (r"^local_hour$", "hour of the day"),
     (r"_share$|_rate$", "0 to 1"),
     (r"^load_factor$", "kg per kg"),
     (r"^tonne_km_load_factor$", "tonne-km per tonne-km"),
@@ -337,6 +338,7 @@ _UNITS = (
     (r"_fuel_l$", "litres"),
     (r"_m3$", "m³"),
     (r"_pieces$", "pieces"),
+    (r"_quantity$", "units"),
 )
 
 

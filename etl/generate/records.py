@@ -84,6 +84,7 @@ def _shipment(number: int, seed: int, sizes: Sizes) -> str:
         grams += weight
         cents += price
     pieces = (quantity + UNITS_A_PIECE - 1) // UNITS_A_PIECE
+    missing = words[21] % quantity if words[21] < 3000 else 0  # in about one delivery of 30
     grams += PACKAGING * pieces
     freight = (service.fee[reach] + grams * service.per_kg[reach] // 1000) * (85 + (words[13] & 31)) // 100
     volume = grams * (40 + (words[13] >> 10)) // 1000 + 1  # in 100 ml
@@ -101,6 +102,8 @@ def _shipment(number: int, seed: int, sizes: Sizes) -> str:
         f'"volume_m3":{f"{volume // 10_000}.{volume % 10_000:04d}" if words[13] & 992 else "null"},'
         f'"declared_value":{declared if words[14] > 1300 else "null"},'
         f'"freight_cost":{freight // 100}.{freight % 100:02d},{claim}"pieces":{pieces},'
+        f'"ordered_quantity":{quantity},'
+        f'"delivered_quantity":{quantity - missing if status == "delivered" else "null"},'
         f'"note":{NOTE_TEXTS[words[12] >> 11]},"items":[{",".join(texts)}]}}'
     )
 

@@ -11,14 +11,20 @@
 -- column p50_recording_hours: median of the hours to the recording. Unit: hours, rounded to 3 places. Of: exceptions of count_recorded. Null: count_recorded is below 20. Adds up: no.
 -- column p90_recording_hours: hours to the recording that 90 % do not exceed (interpolated). Unit: hours, rounded to 3 places. Of: exceptions of count_recorded. Null: count_recorded is below 20. Adds up: no.
 with happened as (
-    select
-        analytics.known(shipment_id) as shipment_id,
-        coalesce(analytics.code_of(exception_code), '') as exception_code,
-        occurred_at,
-        min(recorded_at) as recorded_at
-    from logistics.tracking_events
-    where occurred_at >= :from_utc and occurred_at < :until_utc
-        and (analytics.code_of(event_code) = 'EXCEPTION' or analytics.code_of(exception_code) <> '')
+    select shipment_id, exception_code, occurred_at, min(recorded_at) as recorded_at
+    -- OFFSET 0: the planner would read all events by the index of their time, because that order serves the grouping, and
+    -- took four times as long.
+    from (
+        select
+            analytics.known(shipment_id) as shipment_id,
+            coalesce(analytics.code_of(exception_code), '') as exception_code,
+            occurred_at,
+            recorded_at
+        from logistics.tracking_events
+        where occurred_at >= :from_utc and occurred_at < :until_utc
+            and (analytics.code_of(event_code) = 'EXCEPTION' or analytics.code_of(exception_code) <> '')
+        offset 0
+    ) as events
     group by 1, 2, 3
 ),
 timed as (

@@ -116,6 +116,8 @@ def test_a_shipment_is_loaded_completely(connection: Connection) -> None:
         "freight_cost": Decimal("7.05"),
         "claim": {"amount": Decimal("9.5"), "claimed_at": "2026-03-09T10:00:00Z"},
         "pieces": 2,
+        "ordered_quantity": Decimal("3.5"),
+        "delivered_quantity": Decimal("3.25"),
         "note": 'tab\there, "quoted"\n',
         "items": [
             {"sku": "SKU-1", "description": "緑茶セット", "quantity": 3, "weight_kg": Decimal("1.5")},

@@ -23,21 +23,21 @@ def test_the_answers_are_those_of_the_demo(postgresql: Connection, database_url:
         assert outdated.fetchall() == []
 
 
-def test_each_question_has_an_answer() -> None:
-    """Each question has one query and an answer of at least two rows."""
+def test_there_are_twenty_questions_with_their_answers() -> None:
+    """Each of the questions has one query and an answer of at least two rows."""
     questions = re.findall(r"^### ([^\n]+\?)$(.*?)(?=^##)", TEXT, re.MULTILINE | re.DOTALL)
-    assert len(questions) >= 14
+    assert len(questions) >= 20
     for title, body in questions:
         assert body.count("```sql\n") == 1, title
         assert len(re.findall(r"^\|", body, re.MULTILINE)) >= 4, title
 
 
 def test_each_aggregate_is_described() -> None:
-    """The guide describes every shipped aggregate with its grain, and its questions read at least nine of them."""
+    """The guide describes every shipped aggregate with its grain, and its questions read most of them."""
     queries = " ".join(re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL))
     for aggregate in read_all():
         assert f"### {aggregate.table}\n\n{aggregate.grain}\n" in TEXT
-    assert len([aggregate for aggregate in read_all() if aggregate.table in queries]) >= 9
+    assert len([aggregate for aggregate in read_all() if aggregate.table in queries]) >= 13
 
 
 @pytest.mark.parametrize(("name", "kind", "unit"), [("day", "date", "day, UTC"), ("sum_fuel_l", "numeric", "litres")])

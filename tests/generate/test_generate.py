@@ -179,7 +179,7 @@ def test_shipments_have_the_shape_of_the_dataset(shipments: list[Record]) -> Non
             "weight_kg",
             "volume_m3",
         ),
-        *("declared_value", "freight_cost", "pieces", "note", "items"),
+        *("declared_value", "freight_cost", "pieces", "ordered_quantity", "delivered_quantity", "note", "items"),
     }
     for record in shipments:
         assert record.keys() | {"log_id"} == members | record.keys() & {"claim"}
@@ -210,13 +210,24 @@ def test_texts_have_difficult_characters(shipments: list[Record]) -> None:
     assert 0.05 < log_ids.count(None) / len(log_ids) < 0.2
 
 
-def test_a_shipment_is_about_900_bytes() -> None:
-    """A shipment with its items is some 900 bytes on average, some 600 without them."""
+def test_a_shipment_is_about_950_bytes() -> None:
+    """A shipment with its items is some 950 bytes on average, some 650 without them."""
     lines = made("shipments", 5000, format="ndjson")[0].splitlines()
     items = [line[line.index(b'"items":') :] for line in lines]
     size, size_items = (sum(map(len, texts)) / len(lines) for texts in (lines, items))
-    assert 850 < size < 950
-    assert 570 < size - size_items < 650
+    assert 900 < size < 1000
+    assert 610 < size - size_items < 690
+
+
+def test_in_one_delivery_of_thirty_units_are_missing(shipments: list[Record]) -> None:
+    """A delivery has at most what was ordered, of one in some thirty less; nothing else has a delivered quantity."""
+    delivered = [record for record in shipments if record["status"] == "delivered"]
+    short = [record for record in delivered if record["delivered_quantity"] < record["ordered_quantity"]]
+    assert all(0 < record["delivered_quantity"] <= record["ordered_quantity"] for record in delivered)
+    assert 0.02 < len(short) / len(delivered) < 0.05
+    for record in shipments:
+        assert record["ordered_quantity"] == sum(item["quantity"] for item in record["items"])
+        assert (record["delivered_quantity"] is None) == (record["status"] != "delivered")
 
 
 def test_shipments_name_existing_trips_of_their_day(shipments: list[Record]) -> None:

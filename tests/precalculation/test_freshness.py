@@ -112,8 +112,9 @@ def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connecti
     connection.execute(insert + "values ('S1', '2026-03-01', null, 1, 0, 1), ('S2', '2026-03-31', null, 1, 0, 2)")
     connection.execute(insert + "values ('S3', '2026-03-31', 'L1', 1, 0, 1)")
     months = ("carrier_performance", "carrier_scorecard", "lane_performance", "lane_reliability", "milestone_durations")
-    wholes = ("data_quality", "open_shipments", "value_at_risk")
-    expected = dict.fromkeys([*months, "claim_months", *wholes], 1) | {
+    wholes = ("data_quality", "late_shipments", "open_shipments", "value_at_risk")
+    others = ("claim_months", "hub_stays", "lane_exceptions")
+    expected = dict.fromkeys([*months, *others, *wholes], 1) | {
         "daily_shipments": 2,
         "warehouse_departures": 2,
     }

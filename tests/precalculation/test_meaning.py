@@ -136,6 +136,158 @@ def test_a_missing_column_leaves_its_sums_unknown(connection: Connection) -> Non
     assert rows_of(connection, "daily_shipments", "sum_pieces count_measured sum_volume_m3") == [(3, 0, 0)]
 
 
+def test_a_definition_without_quantities_still_has_its_promised_days(connection: Connection) -> None:
+    """Shipments whose definition names no quantities are counted by their promise; in full is unknown."""
+    connection.execute("alter table logistics.shipments drop column ordered_quantity, drop column delivered_quantity")
+    times = {"promised_at": START + HOUR, "delivered_at": START}
+    add(connection, "shipments", shipment_id="S1", created_at=START, **times)
+    refreshed(connection, "promised_days")
+    columns = "count_due count_on_time count_quantified in_full_share"
+    assert rows_of(connection, "promised_days", columns) == [(1, 1, 0, None)]
+
+
+def test_who_moves_a_promise_is_seen(connection: Connection) -> None:
+    """A shipment that is on time only by its last promise is counted, with the hours by which the promise moved."""
+    for number, (moved, delivered) in enumerate(((24, 20), (72, 90), (-5, -6), (0, 0))):
+        add(
+            connection,
+            "shipments",
+            shipment_id=f"S{number}",
+            created_at=START,
+            promised_at=START + moved * HOUR,
+            etl_first_promised_at=START,
+            delivered_at=START + delivered * HOUR,
+        )
+    refreshed(connection, "promised_days")
+    columns = (
+        "count_moved_later count_moved_earlier count_on_time_by_move count_moved_to_24_h count_moved_to_72_h "
+        "sum_moved_later_hours sum_moved_earlier_hours max_moved_later_hours week"
+    )
+    monday = START.date()
+    assert rows_of(connection, "promised_days", columns) == [
+        (0, 0, 0, 0, 0, 0, 0, None, monday),
+        (0, 1, 0, 0, 0, 0, 5, None, monday - timedelta(days=7)),
+        (1, 0, 0, 0, 1, 72, 0, 72, monday),
+        (1, 0, 1, 1, 0, 24, 0, 24, monday),
+    ]
+
+
+def test_in_full_is_every_unit_that_was_ordered(connection: Connection) -> None:
+    """Too many units are in full, one missing is not, an unknown quantity is neither, and open is not kept."""
+    quantities = [(10, 10), (10, 12), (10, 9), (10, None), (None, 5)]
+    for number, (ordered, delivered) in enumerate(quantities):
+        values = {"ordered_quantity": ordered, "delivered_quantity": delivered}
+        late = START + (2 if number == 1 else 0) * HOUR
+        add(
+            connection,
+            "shipments",
+            shipment_id=f"S{number}",
+            created_at=START,
+            promised_at=START + HOUR,
+            delivered_at=late,
+            **values,
+        )
+    add(connection, "shipments", shipment_id="open", created_at=START, promised_at=START, ordered_quantity=10)
+    refreshed(connection, "promised_days")
+    columns = (
+        "count_due count_quantified count_in_full count_on_time_in_full on_time_in_full_share kept_in_full_share "
+        "sum_ordered_quantity sum_delivered_quantity sum_missing_quantity fill_rate"
+    )
+    assert rows_of(connection, "promised_days", columns) == [
+        (6, 3, 2, 1, Decimal("0.3333"), Decimal("0.25"), 30, 31, 1, Decimal("0.9667"))
+    ]
+
+
+def test_a_stay_at_a_hub_is_from_the_first_arrival_to_the_first_departure(connection: Connection) -> None:
+    """Repeated events change nothing; a shipment that comes back, or never left, has no stay there."""
+    add(connection, "shipments", shipment_id="S1", created_at=START)
+    add(connection, "shipments", shipment_id="S2", created_at=START)
+    happened = [
+        ("S1", "HUB_ARRIVED", 0, "A"),
+        ("S1", "hub_arrived ", 1, "A"),
+        ("S1", "HUB_DEPARTED", 6, "A"),
+        ("S1", "HUB_DEPARTED", 7, "A"),
+        ("S1", "HUB_ARRIVED", 20, "B"),
+        ("S2", "HUB_ARRIVED", 0, "B"),
+        ("S2", "HUB_DEPARTED", 2, "B"),
+        ("S2", "HUB_ARRIVED", 9, "B"),
+        ("S2", "HUB_DEPARTED", 9, None),
+        ("nobody", "HUB_ARRIVED", 0, "A"),
+    ]
+    for number, (shipment, event, hour, code) in enumerate(happened):
+        place = {"location_code": code, "location_city": "Lyon", "location_country": "FR"}
+        names = {"shipment_id": shipment, "event_code": event, "occurred_at": START + hour * HOUR}
+        add(connection, "tracking_events", event_id=f"E{number}", **names, **place)
+    refreshed(connection, "hub_stays")
+    columns = (
+        "hub count_visits count_stays count_not_departed count_waiting count_not_arrived count_out_of_order sum_hours"
+    )
+    assert rows_of(connection, "hub_stays", columns) == [
+        ("A", 1, 1, 0, 0, 0, 0, 6),
+        ("B", 2, 0, 1, 1, 0, 1, 0),
+        ("Lyon, FR", 1, 0, 0, 0, 1, 0, 0),
+    ]
+
+
+def test_the_list_of_late_shipments_follows_the_newest_event(connection: Connection) -> None:
+    """An open shipment is late once an event is after its promise; a delivery takes it off the list."""
+    for name, promised in (("S1", 1), ("S2", 5)):
+        add(connection, "shipments", shipment_id=name, created_at=START, promised_at=START + promised * HOUR)
+    add(connection, "shipments", shipment_id="S3", created_at=START + 4 * HOUR)
+    refreshed(connection, "late_shipments")
+    assert rows_of(connection, "late_shipments", "shipment_id late_hours") == [("S1", 3)]
+    connection.execute("update logistics.shipments set updated_at = created_at + interval '9 hours'")
+    refreshed(connection, "late_shipments")
+    assert rows_of(connection, "late_shipments", "shipment_id late_hours") == [("S1", 12), ("S2", 8)]
+    connection.execute("update logistics.shipments set status = 'lost' where shipment_id = 'S1'")
+    refreshed(connection, "late_shipments")
+    assert rows_of(connection, "late_shipments", "shipment_id carrier late_hours") == [("S2", "(none)", 8)]
+
+
+def test_the_hour_of_a_warehouse_is_its_own(connection: Connection) -> None:
+    """The change to summer time and a time zone of half an hour move the hours; other warehouses are in UTC."""
+    connection.execute(
+        "insert into analytics.warehouse_timezones values ('BER', 'Europe/Berlin'), ('DEL', 'Asia/Kolkata')"
+    )
+    saturday = datetime(2026, 3, 28, 22, 30, tzinfo=UTC)
+    for warehouse in ("BER", "DEL", "LON"):
+        for later in (0, 24):
+            values = {"picked_up_at": saturday + later * HOUR, "origin_warehouse": warehouse, "created_at": START}
+            add(connection, "shipments", shipment_id=f"{warehouse}{later}", **values)
+    refreshed(connection, "warehouse_hours")
+    columns = "warehouse local_hour count_departed count_weekend"
+    assert rows_of(connection, "warehouse_hours", columns) == [
+        ("BER", 0, 1, 0),
+        ("BER", 23, 1, 1),
+        ("DEL", 4, 2, 1),
+        ("LON", 22, 2, 2),
+    ]
+
+
+def test_exceptions_of_a_lane_are_counted_by_code(connection: Connection) -> None:
+    """A shipment with two codes is in two rows; a cancelled one, and one that nobody knows, are in none."""
+    for name, status in (("S1", None), ("S2", "cancelled")):
+        times = {"promised_at": START, "delivered_at": START + 3 * HOUR} if status is None else {}
+        add(connection, "shipments", shipment_id=name, created_at=START, carrier="A", status=status, **times)
+    sent = [
+        ("S1", "WEATHER", 0),
+        ("S1", "weather ", 0),
+        ("S1", "WEATHER", 1),
+        ("S1", None, 2),
+        ("S2", "X", 0),
+        ("?", "X", 0),
+    ]
+    for number, (shipment, code, hour) in enumerate(sent):
+        names = {"shipment_id": shipment, "event_code": "EXCEPTION", "exception_code": code}
+        add(connection, "tracking_events", event_id=f"E{number}", occurred_at=START + hour * HOUR, **names)
+    refreshed(connection, "lane_exceptions")
+    columns = "carrier exception_code count_exceptions distinct_shipments distinct_late_shipments avg_late_hours"
+    assert rows_of(connection, "lane_exceptions", columns) == [
+        ("A", "(none)", 1, 1, 1, 3),
+        ("A", "WEATHER", 2, 1, 1, 3),
+    ]
+
+
 @pytest.mark.parametrize("is_needed", [False, True])
 def test_the_table_of_the_old_throughput_goes_unless_a_view_needs_it(connection: Connection, is_needed: bool) -> None:
     """A migration of the version before drops it; what other objects need stays, and is not registered any more."""

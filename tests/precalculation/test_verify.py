@@ -148,15 +148,19 @@ def test_the_list_shows_pending_buckets(connection: Connection, run_etl: RunEtl)
         "daily_shipments": 2,
         "data_quality": 1,
         "exception_quarters": 0,
+        "hub_stays": 2,
         "lane_emissions": 0,
+        "lane_exceptions": 2,
         "lane_performance": 2,
         "lane_reliability": 2,
+        "late_shipments": 1,
         "milestone_durations": 2,
         "open_shipments": 1,
         "promised_days": 0,
         "value_at_risk": 1,
         "vehicle_days": 0,
         "warehouse_departures": 2,
+        "warehouse_hours": 0,
     }
     assert listed["vehicle_days"]["grain"] == "One row per day of the source and vehicle with a trip."
     assert listed["vehicle_days"]["bucket"] == "day"

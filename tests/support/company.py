@@ -71,6 +71,9 @@ class Company:
                 self.forget,
                 self.replay,
                 self.copy,
+                self.promise,
+                self.track,
+                self.track,
             ]
         )
         self.story.append(action.__name__)
@@ -99,6 +102,28 @@ class Company:
         )
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(lines)
+
+    def promise(self, connection: Connection) -> None:
+        """Promise another day for shipments, and say what was delivered of them."""
+        connection.execute(
+            "update logistics.shipments set etl_first_promised_at = coalesce(etl_first_promised_at, promised_at), "
+            "promised_at = %s, ordered_quantity = 3, delivered_quantity = %s where shipment_id = any(%s)",
+            [self.time(), self.random.choice([None, 2, 3]), [self.some("S") for _ in range(3)]],
+        )
+
+    def track(self, connection: Connection) -> None:
+        """Record events at hubs and exceptions, give events to another shipment, or delete one."""
+        if self.random.random() < 0.2:
+            connection.execute("delete from logistics.tracking_events where event_id = %s", [self.some("E")])
+        for event in sorted({self.some("E") for _ in range(4)}):
+            code, exception = self.random.choice([("HUB_ARRIVED", None), ("HUB_DEPARTED", None), ("EXCEPTION", "X")])
+            connection.execute(
+                "insert into logistics.tracking_events (event_id, shipment_id, event_code, exception_code, "
+                "occurred_at, location_code, etl_run, etl_batch, etl_place) values (%s, %s, %s, %s, %s, %s, 1, 0, 1) "
+                "on conflict (event_id) do update set shipment_id = excluded.shipment_id, "
+                "event_code = excluded.event_code, occurred_at = excluded.occurred_at",
+                [event, self.some("S"), code, exception, self.time(), self.some("H", 2)],
+            )
 
     def trips(self, connection: Connection) -> None:
         """Insert trips, or move them to another day."""

@@ -189,6 +189,8 @@ class HostileFacts:
                 ],
                 {},
             ),
+            "ordered_quantity": self.one(["0", "3", "2.5", None, "7"], "3"),
+            "delivered_quantity": self.one(["0", "2.999", "2.5", None, "8"], "3"),
         }
 
     def event(self, number: int, shipments: int) -> Row:
@@ -202,10 +204,26 @@ class HostileFacts:
             ),
             "event_code": self.one(EVENTS),
             "occurred_at": occurred.isoformat(),
-            "location": {"country": self.one(COUNTRIES, "DE")},
+            "location": {
+                "country": self.one(COUNTRIES, "DE"),
+                "city": self.one(NAMES, "Köln"),
+                "code": self.one([*NAMES, "LDZ"], "DECGN"),
+            },
             "exception_code": self.one(CODES),
             "recorded_at": recorded and recorded.isoformat(),
         }
+
+    def stay(self, number: int, shipments: int) -> list[Row]:
+        """Return the events of a shipment at one hub, of which some are missing, repeated or in the wrong order."""
+        event = self.event(number, shipments)
+        arrived = datetime.fromisoformat(event["occurred_at"])
+        departed = arrived + self.one([*STEPS, timedelta(hours=6), timedelta(hours=6, microseconds=1800)])
+        scans = [("HUB_ARRIVED", arrived), ("hub_departed ", departed)]
+        scans += [(kind, self.near(instant) or instant) for kind, instant in scans if self.chance.random() < 0.2]
+        return [
+            event | {"event_id": f"H{number}-{place}", "event_code": kind, "occurred_at": instant.isoformat()}
+            for place, (kind, instant) in enumerate(scans)
+        ]
 
     def trip(self, number: int) -> Row:
         """Return a record of a trip."""
@@ -259,7 +277,7 @@ class HostileFacts:
         ended = self.site.run("load", dataset, name, "--no-precalculate", "--batch-rows", "100", *options)
         assert ended.returncode == (1 if refused else 0), ended.stderr
 
-    def some(self, make: Callable[[int], Row], of: int, size: int) -> list[Row]:
+    def some(self, make: Callable[[int], T], of: int, size: int) -> list[T]:
         """Return records with different numbers."""
         return [make(number) for number in self.chance.sample(range(of), size)]
 
@@ -268,7 +286,8 @@ class HostileFacts:
         self.load("shipments", self.some(self.shipment, shipments, size), refused='{"shipment_id": "bad"}')
         rows = self.some(lambda number: self.event(number, shipments), 3 * shipments, 2 * size)
         twins = [{**row, "event_id": f"{row['event_id']}-again", "location": None} for row in rows[::4]]
-        self.load("tracking_events", rows + twins)
+        stays = self.some(lambda number: self.stay(number, shipments), shipments, size // 2)
+        self.load("tracking_events", rows + twins + [event for events in stays for event in events])
         self.load("vehicle_logs", self.some(self.trip, 30, min(30, size // 10)))
         self.load("vehicles", self.some(self.vehicle, 6, min(6, 1 + size // 50)))
 

@@ -11,11 +11,13 @@ from tests.support.recomputed.events import (
     daily_exceptions,
     daily_movements,
     exception_quarters,
+    hub_stays,
+    lane_exceptions,
     milestone_durations,
     parcel_days,
 )
 from tests.support.recomputed.exactly import Facts, Row
-from tests.support.recomputed.fleet import vehicle_days, warehouse_departures
+from tests.support.recomputed.fleet import vehicle_days, warehouse_departures, warehouse_hours
 from tests.support.recomputed.quality import data_quality
 from tests.support.recomputed.risks import claim_months, lane_emissions, value_at_risk
 from tests.support.recomputed.shipments import (
@@ -23,6 +25,7 @@ from tests.support.recomputed.shipments import (
     daily_shipments,
     lane_performance,
     lane_reliability,
+    late_shipments,
     open_shipments,
     promised_days,
 )
@@ -38,15 +41,19 @@ AGGREGATES: dict[str, Callable[[Facts], list[Row]]] = {
         daily_shipments,
         data_quality,
         exception_quarters,
+        hub_stays,
         lane_emissions,
+        lane_exceptions,
         lane_performance,
         lane_reliability,
+        late_shipments,
         milestone_durations,
         open_shipments,
         promised_days,
         value_at_risk,
         vehicle_days,
         warehouse_departures,
+        warehouse_hours,
     )
 }
 

@@ -1,5 +1,7 @@
 """The aggregates on events, recomputed from the facts as their comments describe them."""
 
+from collections import defaultdict
+from datetime import datetime
 from fractions import Fraction
 
 from tests.support.recomputed.exactly import (
@@ -205,6 +207,82 @@ def milestone_durations(facts: Facts) -> list[Row]:
                 "p90_hours": percentile(taken, Fraction(9, 10)),
                 "p95_hours": percentile(taken, Fraction(95, 100)),
                 "max_hours": max(taken, default=None),
+            }
+        )
+    return result
+
+
+def lane_exceptions(facts: Facts) -> list[Row]:
+    """Recompute lane_exceptions."""
+    live = {row["shipment_id"]: row for row in judged(facts) if row["end"] != "cancelled"}
+    wrong: dict[tuple[str, str], set[datetime]] = defaultdict(set)
+    for event in filter(is_exception, facts["logistics.tracking_events"]):
+        if event["shipment_id"] in live:
+            wrong[event["shipment_id"], code_of(event["exception_code"])].add(event["occurred_at"])
+    rows = [live[shipment] | {"code": code, "instants": instants} for (shipment, code), instants in wrong.items()]
+    names = ("month", *(name.removeprefix("key_") for name in LANE), "carrier", "exception_code")
+    result = []
+    for key, group in groups(
+        rows,
+        lambda row: (month_of(row["created_at"]), *(row[name] for name in LANE), row["key_carrier"], row["code"]),
+    ).items():
+        late = late_hours(group)
+        result.append(
+            dict(zip(names, key, strict=True))
+            | {
+                "count_exceptions": sum(len(row["instants"]) for row in group),
+                "distinct_shipments": len(group),
+                "distinct_late_shipments": len(late),
+                "distinct_failed_shipments": sum(row["end"] in ("returned", "lost") for row in group),
+                "distinct_open_shipments": sum(row["end"] == "open" for row in group),
+                "avg_late_hours": ratio(sum(late), len(late), 3),
+            }
+        )
+    return result
+
+
+def visits_of(facts: Facts) -> list[Row]:
+    """Return the visits of shipments at hubs, each with the instants of its arrivals and departures."""
+    names = Names(facts)
+    live = {row["shipment_id"]: row for row in judged(facts) if row["end"] != "cancelled"}
+    visits: dict[tuple[str, str], Row] = {}
+    for event in facts["logistics.tracking_events"]:
+        kind, shipment = code_of(event["event_code"]), event["shipment_id"]
+        if shipment in live and kind in ("HUB_ARRIVED", "HUB_DEPARTED"):
+            city, country = (names.key(name, event[f"location_{name}"]) for name in ("city", "country"))
+            hub = f"{city}, {country}" if is_blank(event["location_code"]) else key_of(event["location_code"])
+            visit = live[shipment] | {"hub": hub, "HUB_ARRIVED": [], "HUB_DEPARTED": []}
+            visits.setdefault((shipment, hub), visit)[kind].append(event["occurred_at"])
+    return list(visits.values())
+
+
+def hub_stays(facts: Facts) -> list[Row]:
+    """Recompute hub_stays."""
+    result = []
+    for (month, hub), rows in groups(visits_of(facts), lambda row: (month_of(row["created_at"]), row["hub"])).items():
+        whole = [row for row in rows if row["HUB_ARRIVED"] and row["HUB_DEPARTED"]]
+        ordered = [row for row in whole if max(row["HUB_ARRIVED"]) <= min(row["HUB_DEPARTED"])]
+        there = [row for row in rows if not row["HUB_DEPARTED"]]
+        spent = [hours(min(row["HUB_ARRIVED"]), min(row["HUB_DEPARTED"])) for row in ordered]
+        result.append(
+            {
+                "month": month,
+                "hub": hub,
+                "count_visits": len(rows),
+                "count_not_departed": len(there),
+                "count_waiting": sum(row["end"] == "open" for row in there),
+                "count_not_arrived": sum(not row["HUB_ARRIVED"] for row in rows),
+                "count_out_of_order": len(whole) - len(ordered),
+                "count_stays": len(spent),
+                "count_stays_to_6_h": sum(value <= 6 for value in spent),
+                "count_stays_to_24_h": sum(6 < value <= 24 for value in spent),
+                "count_stays_to_72_h": sum(24 < value <= 72 for value in spent),
+                "count_stays_over_72_h": sum(value > 72 for value in spent),
+                "sum_hours": sum(spent, Fraction(0)),
+                "avg_hours": ratio(sum(spent), len(spent), 3),
+                "p50_hours": percentile(spent, Fraction(1, 2)),
+                "p90_hours": percentile(spent, Fraction(9, 10)),
+                "max_hours": max(spent, default=None),
             }
         )
     return result

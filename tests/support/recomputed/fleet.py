@@ -15,6 +15,7 @@ from tests.support.recomputed.exactly import (
     is_blank,
     key_of,
     known,
+    month_of,
     percentile,
     ratio,
     total,
@@ -116,3 +117,21 @@ def warehouse_departures(facts: Facts) -> list[Row]:
         }
         result.append(row)
     return result
+
+
+def warehouse_hours(facts: Facts) -> list[Row]:
+    """Recompute warehouse_hours."""
+    zones = {row["warehouse"]: ZoneInfo(row["timezone"]) for row in facts["analytics.warehouse_timezones"]}
+    departed = [
+        row | {"local": row["picked_up_at"].astimezone(zones.get(row["key_origin_warehouse"], UTC))}
+        for row in judged(facts)
+        if row["end"] != "cancelled" and row["picked_up_at"] is not None
+    ]
+    return [
+        dict(zip(("month", "warehouse", "local_hour"), key, strict=True))
+        | measures(group)
+        | {"count_departed": len(group), "count_weekend": sum(row["local"].weekday() in (5, 6) for row in group)}
+        for key, group in groups(
+            departed, lambda row: (month_of(row["picked_up_at"]), row["key_origin_warehouse"], row["local"].hour)
+        ).items()
+    ]

@@ -1,11 +1,11 @@
 """The aggregates on shipments, recomputed from the facts as their comments describe them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from tests.support.recomputed.exactly import Facts, Row, day_of, groups, hours, month_of, percentile, ratio
+from tests.support.recomputed.exactly import Facts, Row, day_of, groups, hours, month_of, percentile, ratio, total
 from tests.support.recomputed.judged import ends, judged, late_hours, measures, punctuality, transits
 
 LANE = ("key_origin_country", "key_origin_city", "key_destination_country", "key_destination_city")
@@ -81,6 +81,7 @@ def promised_days(facts: Facts) -> list[Row]:
     rows = [row for row in judged(facts) if row["promised_at"] is not None and row["end"] != "cancelled"]
     for (day, carrier), due in groups(rows, lambda row: (day_of(row["promised_at"]), row["key_carrier"])).items():
         row = {"day": day, "carrier": carrier, "month": day.replace(day=1), "count_due": len(due)}
+        row |= {"week": day - timedelta(days=day.weekday())} | moves(due) | quantities(due)
         row |= {
             key: value for key, value in ends(due).items() if key in ("count_untimed", "count_failed", "count_open")
         }
@@ -88,6 +89,56 @@ def promised_days(facts: Facts) -> list[Row]:
         row["kept_share"] = ratio(row["count_on_time"], len(due) - row["count_untimed"], 4)
         result.append(row)
     return result
+
+
+def moves(due: Sequence[Row]) -> Row:
+    """Return how often and how far the promises of these shipments were moved."""
+    later = [row for row in due if row["promised_at"] > row["first_promise"]]
+    earlier = [row for row in due if row["promised_at"] < row["first_promise"]]
+    way = [hours(row["first_promise"], row["promised_at"]) for row in later]
+    back = [hours(row["promised_at"], row["first_promise"]) for row in earlier]
+    return {
+        "count_moved_later": len(later),
+        "count_moved_earlier": len(earlier),
+        "count_on_time_by_move": sum(
+            row["ended_at"] is not None and row["first_promise"] < row["ended_at"] <= row["promised_at"]
+            for row in later
+        ),
+        "count_moved_to_24_h": sum(value <= 24 for value in way),
+        "count_moved_to_72_h": sum(24 < value <= 72 for value in way),
+        "count_moved_over_72_h": sum(value > 72 for value in way),
+        "sum_moved_later_hours": sum(way, Fraction(0)),
+        "sum_moved_earlier_hours": sum(back, Fraction(0)),
+        "max_moved_later_hours": max(way, default=None),
+    }
+
+
+def quantities(due: Sequence[Row]) -> Row:
+    """Return how many of these shipments were delivered in full, and on time, too."""
+    known = [
+        row
+        for row in due
+        if row["judged_promise"] and row["ordered_quantity"] is not None and row["delivered_quantity"] is not None
+    ]
+    full = [row for row in known if row["delivered_quantity"] >= row["ordered_quantity"]]
+    both = [row for row in full if not row["is_late"]]
+    others = sum(row["end"] in ("open", "returned", "lost") for row in due)
+    ordered = total(known, "ordered_quantity")
+    missing = sum(
+        (Fraction(row["ordered_quantity"] - row["delivered_quantity"]) for row in known if row not in full), Fraction(0)
+    )
+    return {
+        "count_quantified": len(known),
+        "count_in_full": len(full),
+        "count_on_time_in_full": len(both),
+        "in_full_share": ratio(len(full), len(known), 4),
+        "on_time_in_full_share": ratio(len(both), len(known), 4),
+        "kept_in_full_share": ratio(len(both), len(known) + others, 4) if known else None,
+        "sum_ordered_quantity": ordered,
+        "sum_delivered_quantity": total(known, "delivered_quantity"),
+        "sum_missing_quantity": missing,
+        "fill_rate": ratio(ordered - missing, ordered, 4),
+    }
 
 
 AGES = [(2, "0-2"), (7, "3-7"), (14, "8-14"), (30, "15-30"), (90, "31-90"), (10**9, "91+")]
@@ -133,3 +184,21 @@ def open_shipments(facts: Facts) -> list[Row]:
         }
         result.append(row)
     return result
+
+
+def late_shipments(facts: Facts) -> list[Row]:
+    """Recompute late_shipments."""
+    rows = judged(facts)
+    as_of = newest_event(facts)
+    return [
+        row
+        | {name: row[f"key_{name}"] for name in ("carrier", "service_level")}
+        | {key.removeprefix("key_"): row[key] for key in LANE}
+        | {
+            "late_hours": hours(row["promised_at"], as_of),
+            "as_of": as_of,
+            "first_promised_at": row["first_promise"],
+        }
+        for row in rows
+        if row["end"] == "open" and row["promised_at"] is not None and row["promised_at"] < as_of
+    ]

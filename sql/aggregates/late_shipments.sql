@@ -1,0 +1,43 @@
+-- One row per open shipment whose promised time is past.
+-- table: analytics.late_shipments
+-- bucket: all
+-- fact logistics.shipments
+-- fact etl.batches
+-- newest: logistics.shipments.created_at
+-- key: carrier, shipment_id
+-- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no, it is a key.
+-- column shipment_id: the shipment. Unit: text. Of: open shipments with a promised time before as_of. Null: never. Adds up: no, it is a key.
+-- column late_hours: hours from the promised time to as_of. Unit: hours, rounded to 6 places. Of: the shipment. Null: never. Adds up: no.
+-- column as_of: newest event in the data: the latest creation, pick-up, delivery or update that is not after the newest load; a later one is in the future, and has a wrong date. Unit: instant. Of: all shipments. Null: all these times are in the future. Adds up: no, the same in all rows.
+-- column promised_at: promised time as it is now. Unit: instant. Of: the shipment. Null: never. Adds up: no.
+-- column first_promised_at: first promised time. Unit: instant. Of: the shipment. Null: never. Adds up: no.
+-- column created_at: creation. Unit: instant. Of: the shipment. Null: never. Adds up: no.
+-- column picked_up_at: pick-up. Unit: instant. Of: the shipment. Null: it was not picked up. Adds up: no.
+-- column status: status as the data has it, which may be one that analytics.shipment_states does not have. Unit: text. Of: the shipment. Null: the data has none. Adds up: no.
+-- column order_id: order that the shipment serves. Unit: text. Of: the shipment. Null: the data has none. Adds up: no.
+-- column service_level: service level; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
+-- column origin_country: country of origin; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
+-- column origin_city: city of origin; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
+-- column destination_country: country of destination; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
+-- column destination_city: city of destination; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
+-- column weight_kg: weight. Unit: kg, as in the data. Of: the shipment. Null: the data has none. Adds up: no.
+select
+    carrier,
+    shipment_id,
+    analytics.hours_between(promised_at, as_of) as late_hours,
+    as_of,
+    promised_at,
+    first_promised_at,
+    created_at,
+    picked_up_at,
+    status,
+    order_id,
+    service_level,
+    origin_country,
+    origin_city,
+    destination_country,
+    destination_city,
+    weight_kg
+from analytics.judged_shipments()
+cross join analytics.as_of() as newest
+where end_state = 'open' and promised_at < as_of
