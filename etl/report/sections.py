@@ -1,0 +1,354 @@
+"""The sections of the page on all aggregates, in their order: each is one function, named in SECTIONS.
+
+To add one: its statements in `sql/queries/report.sql`, a function that returns a Section, and a line in SECTIONS.
+Charts, tables, notes and their looks need nothing more. A chart that is cut to some names says to how many of all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from etl.report.answers import Answers
+from etl.report.parts import Column, Groups, Panel, Ranges, Section, Table, Times, cut, panels
+
+_BEFORE = "The same in the 28 days before."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """A section that can be read, and the aggregates that it is read from."""
+
+    aggregates: tuple[str, ...]
+    read: Callable[[Answers], Section]
+
+
+# Columns are: the name in the answer, the head, the kind, and what it means where that is not plain.
+
+_PROMISES = (
+    Column("carrier", "carrier"),
+    Column("kept", "kept", "percent", "Delivered at or before the last promised time."),
+    Column("kept_before", "kept before", "percent", _BEFORE),
+    Column("count_due", "promised", "count", "Promised for these days, and not cancelled."),
+    Column("count_late", "late", "count", "Delivered after the last promised time."),
+    Column("count_open", "still open", "count", "Neither delivered nor returned nor lost."),
+    Column("count_failed", "returned or lost", "count"),
+)
+
+
+def _promises(answers: Answers) -> Section:
+    weeks, young = answers.periods.weeks, answers.periods.unfinished_week
+    most = "those with most promises"
+    by_week = answers.rows("promises_by_week_and_carrier")
+    carriers = answers.rows("promises_by_carrier")
+    charts = [
+        Times(
+            label=label,
+            unit="promises kept",
+            kind="percent",
+            grain="week",
+            times=weeks,
+            panels=panels(rows, weeks),
+            young_from=young,
+            cut=limit,
+        )
+        for label, rows, limit in (
+            ("Promises kept, all carriers", answers.rows("promises_by_week"), ""),
+            ("Promises kept by carrier", by_week, cut(by_week, "carriers", most)),
+        )
+    ]
+    caption = f"Promises of {answers.period} by carrier"
+    table = Table(caption=caption, columns=_PROMISES, rows=carriers, cut=cut(carriers, "carriers", most))
+    return Section(
+        title="Promises kept",
+        note="By week of the last promised time, from Monday (UTC). Open, returned and lost shipments count as not"
+        f" kept, so the newest weeks do not look too good.{answers.unfinished('week')}",
+        charts=charts if by_week else (),
+        tables=[table] if carriers else (),
+        empty="No shipment of these weeks has a promised time.",
+    )
+
+
+_OPEN = (
+    Column("carrier", "carrier"),
+    Column("count_late", "late", "count", "The last promised time has passed."),
+    Column("mean_hours_late", "mean hours late", "decimal", "Of the late shipments."),
+    Column("hours_late", "hours late in all", "count", "Added up over the late shipments."),
+    Column("late_share", "late share", "percent", "Late of open shipments."),
+    Column("count_open", "open", "count"),
+    Column(
+        "count_late_old",
+        "late, 91+ days old",
+        "count",
+        "Created more than 91 days ago: perhaps closed, and never reported.",
+    ),
+)
+
+
+def _open(answers: Answers) -> Section:
+    ages, carriers = answers.rows("open_by_age"), answers.rows("open_by_carrier")
+    chart = Groups(
+        label="Open shipments by age",
+        axis="days since creation",
+        unit="shipments",
+        names=[row["age_bucket"] for row in ages],
+        series=[
+            Panel(name="late", values=[row["count_late"] for row in ages]),
+            Panel(name="in time", values=[row["count_in_time"] for row in ages]),
+        ],
+    )
+    limit = cut(carriers, "carriers", "those with most hours late")
+    table = Table(caption="Open shipments by carrier", columns=_OPEN, rows=carriers, cut=limit)
+    return Section(
+        title="Open and late now",
+        note=f"At the newest event of the shipments, {answers.instant(answers.one('tile_late')['as_of'])}.",
+        charts=[chart] if ages else (),
+        tables=[table] if carriers else (),
+        empty="No shipment is open.",
+    )
+
+
+_LANES = (
+    Column("lane", "lane"),
+    Column("p50_hours", "median hours", "decimal", "Half of the transits take longer."),
+    Column("p90_hours", "90 % within hours", "decimal", "A tenth of the transits takes longer."),
+    Column("count_transits", "transits", "count", "With a pick-up and a delivery time."),
+    Column("count_late", "late deliveries", "count"),
+    Column("late_share", "late share", "percent", "Of the deliveries with a promised time."),
+)
+
+
+def _lanes(answers: Answers) -> Section:
+    months = answers.one("lane_months")
+    lanes = answers.rows("lanes", **months)
+    first, last = months["first_month"], answers.periods.mature_month
+    span = f"Shipments created in {max(first, answers.periods.months[0]):%Y-%m} to {last:%Y-%m}"
+    limit = cut(lanes, "lanes with twenty transits", "those with most late deliveries")
+    chart = Ranges(
+        label="Transit by lane",
+        unit="hours from pick-up to delivery",
+        low="median",
+        high="90 % within",
+        rows=[(row["lane"], row["p50_hours"], row["p90_hours"]) for row in lanes],
+        cut=limit,
+    )
+    young = "these months are young: their slow shipments are still on the way, so hours look too short"
+    mature = "later months are left out, because their slow shipments are still on the way"
+    return Section(
+        title="Lanes",
+        note=f"{span}; {young if answers.periods.is_young else mature}.",
+        charts=[chart] if lanes else (),
+        tables=[Table(caption="Hours by lane", columns=_LANES, rows=lanes, cut=limit)] if lanes else (),
+        empty=f"{span}: no lane has twenty transits, and of fewer there are no percentiles.",
+    )
+
+
+_CODES = (
+    Column("exception_code", "code"),
+    Column("count_exceptions", "exceptions", "count"),
+    Column("count_before", "before", "count", _BEFORE),
+    Column("mean_hours_to_record", "mean hours to record", "decimal", "From the exception to its recording."),
+)
+_EXCEPTIONS = (
+    Column("carrier", "carrier"),
+    Column("count_with_exception", "with an exception", "count"),
+    Column("exception_share", "share", "percent", "Of the tracked shipments."),
+    Column("count_damaged", "damaged", "count", "With the code DAMAGED."),
+    Column("count_tracked", "tracked", "count", "Shipments with at least one tracking event."),
+)
+
+
+def _exceptions(answers: Answers) -> Section:
+    weeks, most = answers.periods.weeks, "the most frequent ones"
+    by_week, codes = answers.rows("exceptions_by_week"), answers.rows("exceptions_by_code")
+    carriers = answers.rows("exceptions_by_carrier")
+    chart = Times(
+        label="Exceptions by code",
+        unit="exceptions",
+        kind="count",
+        grain="week",
+        times=weeks,
+        panels=panels(by_week, weeks, without=0),
+        is_bars=True,
+        young_from=answers.periods.unfinished_week,
+        cut=cut(by_week, "codes", most),
+    )
+    by_code = Table(
+        caption=f"Exceptions of {answers.period} by code", columns=_CODES, rows=codes, cut=cut(codes, "codes", most)
+    )
+    by_carrier = Table(
+        caption=f"Shipments with an exception by carrier, {answers.mature_months}",
+        columns=_EXCEPTIONS,
+        rows=carriers,
+        cut=cut(carriers, "carriers", "those with most exceptions"),
+    )
+    return Section(
+        title="Exceptions",
+        note=f"By week of the exception, from Monday (UTC).{answers.unfinished('week')}",
+        charts=[chart] if by_week else (),
+        tables=[table for table in (by_code, by_carrier) if table.rows],
+        empty="No exception in these weeks.",
+    )
+
+
+_COST = (
+    Column("carrier", "carrier"),
+    Column("cost_per_kg", "cost per kg", "money", "In the currency of the data."),
+    Column("cost_per_kg_before", "month before", "money"),
+    Column("cost", "freight cost", "count", "Of the shipments with a cost and a weight."),
+    Column("weight_t", "weight, t", "decimal", "Of the same shipments, in tonnes."),
+)
+
+
+def _cost(answers: Answers) -> Section:
+    months, young = answers.periods.months, answers.periods.unfinished_month
+    by_service = answers.rows("cost_by_month_and_service")
+    carriers = answers.rows("cost_by_carrier")
+    charts = [
+        Times(
+            label=label,
+            unit="cost per kg",
+            kind="money",
+            grain="month",
+            times=months,
+            panels=panels(rows, months),
+            young_from=young,
+            cut=limit,
+        )
+        for label, rows, limit in (
+            ("Cost per kg, all shipments", answers.rows("cost_by_month"), ""),
+            ("Cost per kg by service level", by_service, cut(by_service, "service levels", "the heaviest ones")),
+        )
+    ]
+    caption = f"Cost per kg by carrier, {answers.periods.month:%Y-%m}"
+    table = Table(
+        caption=caption, columns=_COST, rows=carriers, cut=cut(carriers, "carriers", "those with most weight")
+    )
+    return Section(
+        title="Cost per kg",
+        note="In the currency of the data, by month of creation (UTC), of shipments with a freight cost and a weight."
+        f"{answers.unfinished('month')}",
+        charts=charts if by_service else (),
+        tables=[table] if carriers else (),
+        empty="No shipment of these months has a freight cost and a weight.",
+    )
+
+
+def _volume(answers: Answers) -> Section:
+    days, by_day = answers.periods.days_of_weeks, answers.rows("volume_by_day")
+    chart = Times(
+        label="Shipments created per day",
+        unit="shipments",
+        kind="count",
+        grain="day",
+        times=days,
+        panels=panels(by_day, days, without=0),
+        is_bars=True,
+    )
+    return Section(
+        title="Shipments per day",
+        note="By day of creation (UTC), without cancelled shipments; Saturdays and Sundays (UTC) are paler.",
+        charts=[chart] if by_day else (),
+        empty="No shipment was created in these weeks.",
+    )
+
+
+_WAREHOUSES = (
+    Column("warehouse", "warehouse"),
+    Column("count_departed", "departed", "count", "Shipments picked up in these days."),
+    Column("count_before", "before", "count", _BEFORE),
+    Column("weight_t", "weight, t", "decimal", "Of the departed shipments, in tonnes."),
+    Column(
+        "count_booked_waiting",
+        "not on the day",
+        "count",
+        "Booked in these days, and not picked up on the day of the booking.",
+    ),
+    Column("mean_hours_waiting", "mean hours waiting", "decimal", "From booking to pick-up."),
+)
+
+
+def _warehouses(answers: Answers) -> Section:
+    days, most = answers.periods.days, "those with most departures"
+    by_day = answers.rows("departures_by_day_and_warehouse")
+    warehouses = answers.rows("departures_by_warehouse")
+    charts = [
+        Times(
+            label=label,
+            unit="shipments",
+            kind="count",
+            grain="day",
+            times=days,
+            panels=panels(rows, days, without=0),
+            is_bars=True,
+            cut=limit,
+        )
+        for label, rows, limit in (
+            ("Departures, all warehouses", answers.rows("departures_by_day"), ""),
+            ("Departures by warehouse", by_day, cut(by_day, "warehouses", most)),
+        )
+    ]
+    caption = f"Departures of {answers.period} by warehouse"
+    table = Table(caption=caption, columns=_WAREHOUSES, rows=warehouses, cut=cut(warehouses, "warehouses", most))
+    return Section(
+        title="Warehouses",
+        note=f"Shipments that left, {answers.period}, by day of the warehouse; Saturdays and Sundays are paler.",
+        charts=charts if by_day else (),
+        tables=[table] if warehouses else (),
+        empty="No shipment left a warehouse in this period.",
+    )
+
+
+_VEHICLES = (
+    Column("vehicle_id", "vehicle"),
+    Column("distance_km", "distance, km", "count"),
+    Column("count_trips", "trips", "count"),
+    Column("fuel_l_per_100_km", "litres per 100 km", "decimal"),
+    Column("load_share", "load", "percent", "Weight times distance, of capacity times distance; see the guide."),
+    Column("weight_t", "weight, t", "decimal", "Carried, in tonnes."),
+)
+
+
+def _vehicles(answers: Answers) -> Section:
+    weeks, young = answers.periods.weeks, answers.periods.unfinished_week
+    fuel, load = panels(answers.rows("fuel_by_week"), weeks), panels(answers.rows("load_by_week"), weeks)
+    vehicles = answers.rows("vehicles")
+    charts = [
+        Times(
+            label="Fuel, all vehicles",
+            unit="litres per 100 km",
+            kind="decimal",
+            grain="week",
+            times=weeks,
+            panels=fuel,
+            young_from=young,
+        ),
+        Times(
+            label="Load by distance, all vehicles",
+            unit="part of the capacity",
+            kind="percent",
+            grain="week",
+            times=weeks,
+            panels=load,
+            young_from=young,
+        ),
+    ]
+    limit = cut(vehicles, "vehicles", "those with most kilometres")
+    table = Table(caption=f"Trips of {answers.period} by vehicle", columns=_VEHICLES, rows=vehicles, cut=limit)
+    return Section(
+        title="Vehicles",
+        note=f"By week of the day that the source names, from Monday.{answers.unfinished('week')}",
+        charts=[chart for chart in charts if chart.is_known],
+        tables=[table] if vehicles else (),
+        empty="No trip in these weeks.",
+    )
+
+
+SECTIONS = (
+    Topic(aggregates=("promised_days",), read=_promises),
+    Topic(aggregates=("open_shipments",), read=_open),
+    Topic(aggregates=("lane_reliability",), read=_lanes),
+    Topic(aggregates=("daily_exceptions", "carrier_scorecard"), read=_exceptions),
+    Topic(aggregates=("carrier_performance",), read=_cost),
+    Topic(aggregates=("daily_shipments",), read=_volume),
+    Topic(aggregates=("warehouse_departures",), read=_warehouses),
+    Topic(aggregates=("vehicle_days",), read=_vehicles),
+)
