@@ -4,6 +4,7 @@ Knows the statements of `sql/queries/report.sql`, and no format.
 """
 
 import datetime as dt
+from collections.abc import Collection
 from typing import Any
 
 import psycopg
@@ -20,11 +21,12 @@ _SQL = queries.load("report")
 
 
 class Answers:
-    """Reads rows in one snapshot; `periods` are those of the page."""
+    """Reads rows in one snapshot. `missing` are the aggregates that were never computed."""
 
-    def __init__(self, connection: psycopg.Connection, periods: Periods) -> None:
+    def __init__(self, connection: psycopg.Connection, periods: Periods, missing: Collection[str] = ()) -> None:
         self._connection = connection
         self.periods = periods
+        self.missing = missing
 
     def rows(self, name: str, **values: Any) -> list[Row]:
         """Return the rows of a statement, whose parameters are the days of the periods and `values`."""

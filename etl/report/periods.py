@@ -18,13 +18,18 @@ class Periods:
 
     @property
     def first(self) -> dt.date:
-        """The first day of the period."""
-        return self.last - dt.timedelta(days=DAYS - 1)
+        """The first day of the period, which is shorter where the data begin later."""
+        return max(self.begin, self.last - dt.timedelta(days=DAYS - 1))
+
+    @property
+    def length(self) -> int:
+        """How many days the period has."""
+        return (self.last - self.first).days + 1
 
     @property
     def first_before(self) -> dt.date:
-        """The first day of the period before, which is as long."""
-        return self.first - dt.timedelta(days=DAYS)
+        """The first day of the period before."""
+        return self.last - dt.timedelta(days=2 * DAYS - 1)
 
     @property
     def last_before(self) -> dt.date:
@@ -50,8 +55,8 @@ class Periods:
 
     @property
     def days(self) -> list[dt.date]:
-        """The days of the period, without those before the first data."""
-        return _days(max(self.first, self.begin), self.last)
+        """The days of the period."""
+        return _days(self.first, self.last)
 
     @property
     def days_of_weeks(self) -> list[dt.date]:

@@ -5,10 +5,12 @@ Charts, tables, notes and their looks need nothing more. A chart that is cut to 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from etl.report.answers import Answers
 from etl.report.parts import Column, Groups, Panel, Ranges, Section, Table, Times, cut, panels
+from etl.report.periods import month_of
 
 _BEFORE = "The same in the 28 days before."
 
@@ -39,22 +41,20 @@ def _promises(answers: Answers) -> Section:
     most = "those with most promises"
     by_week = answers.rows("promises_by_week_and_carrier")
     carriers = answers.rows("promises_by_carrier")
-    charts = [
+    charts = _all_and_each(
         Times(
-            label=label,
+            label="Promises kept, all carriers",
             unit="promises kept",
             kind="percent",
             grain="week",
             times=weeks,
-            panels=panels(rows, weeks),
+            panels=panels(answers.rows("promises_by_week"), weeks),
             young_from=young,
-            cut=limit,
-        )
-        for label, rows, limit in (
-            ("Promises kept, all carriers", answers.rows("promises_by_week"), ""),
-            ("Promises kept by carrier", by_week, cut(by_week, "carriers", most)),
-        )
-    ]
+        ),
+        label="Promises kept by carrier",
+        panels=panels(by_week, weeks),
+        cut=cut(by_week, "carriers", most),
+    )
     caption = f"Promises of {answers.period} by carrier"
     table = Table(caption=caption, columns=_PROMISES, rows=carriers, cut=cut(carriers, "carriers", most))
     return Section(
@@ -116,18 +116,23 @@ _LANES = (
 )
 
 
+def _by_high(row: tuple[str, Any, Any]) -> Any:
+    return -row[2]
+
+
 def _lanes(answers: Answers) -> Section:
-    months = answers.one("lane_months")
-    lanes = answers.rows("lanes", **months)
-    first, last = months["first_month"], answers.periods.mature_month
-    span = f"Shipments created in {max(first, answers.periods.months[0]):%Y-%m} to {last:%Y-%m}"
+    first, last = answers.one("lane_months")["first_month"], answers.periods.mature_month
+    # A fact is read only where so few shipments are on a lane that no month has percentiles.
+    lanes = answers.rows("lanes_of_a_month") if first == last else answers.rows("lanes", first_month=first)
+    first = max(first, month_of(answers.periods.begin))
+    span = f"Shipments created in {first:%Y-%m}" + (f" to {last:%Y-%m}" if first < last else "")
     limit = cut(lanes, "lanes with twenty transits", "those with most late deliveries")
     chart = Ranges(
         label="Transit by lane",
         unit="hours from pick-up to delivery",
         low="median",
         high="90 % within",
-        rows=[(row["lane"], row["p50_hours"], row["p90_hours"]) for row in lanes],
+        rows=sorted(((row["lane"], row["p50_hours"], row["p90_hours"]) for row in lanes), key=_by_high),
         cut=limit,
     )
     young = "these months are young: their slow shipments are still on the way, so hours look too short"
@@ -194,7 +199,7 @@ _COST = (
     Column("cost_per_kg", "cost per kg", "money", "In the currency of the data."),
     Column("cost_per_kg_before", "month before", "money"),
     Column("cost", "freight cost", "count", "Of the shipments with a cost and a weight."),
-    Column("weight_t", "weight, t", "decimal", "Of the same shipments, in tonnes."),
+    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Of the same shipments, in tonnes."),
 )
 
 
@@ -202,22 +207,20 @@ def _cost(answers: Answers) -> Section:
     months, young = answers.periods.months, answers.periods.unfinished_month
     by_service = answers.rows("cost_by_month_and_service")
     carriers = answers.rows("cost_by_carrier")
-    charts = [
+    charts = _all_and_each(
         Times(
-            label=label,
+            label="Cost per kg, all shipments",
             unit="cost per kg",
             kind="money",
             grain="month",
             times=months,
-            panels=panels(rows, months),
+            panels=panels(answers.rows("cost_by_month"), months),
             young_from=young,
-            cut=limit,
-        )
-        for label, rows, limit in (
-            ("Cost per kg, all shipments", answers.rows("cost_by_month"), ""),
-            ("Cost per kg by service level", by_service, cut(by_service, "service levels", "the heaviest ones")),
-        )
-    ]
+        ),
+        label="Cost per kg by service level",
+        panels=panels(by_service, months),
+        cut=cut(by_service, "service levels", "the heaviest ones"),
+    )
     caption = f"Cost per kg by carrier, {answers.periods.month:%Y-%m}"
     table = Table(
         caption=caption, columns=_COST, rows=carriers, cut=cut(carriers, "carriers", "those with most weight")
@@ -255,7 +258,7 @@ _WAREHOUSES = (
     Column("warehouse", "warehouse"),
     Column("count_departed", "departed", "count", "Shipments picked up in these days."),
     Column("count_before", "before", "count", _BEFORE),
-    Column("weight_t", "weight, t", "decimal", "Of the departed shipments, in tonnes."),
+    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Of the departed shipments, in tonnes."),
     Column(
         "count_booked_waiting",
         "not on the day",
@@ -270,22 +273,20 @@ def _warehouses(answers: Answers) -> Section:
     days, most = answers.periods.days, "those with most departures"
     by_day = answers.rows("departures_by_day_and_warehouse")
     warehouses = answers.rows("departures_by_warehouse")
-    charts = [
+    charts = _all_and_each(
         Times(
-            label=label,
+            label="Departures, all warehouses",
             unit="shipments",
             kind="count",
             grain="day",
             times=days,
-            panels=panels(rows, days, without=0),
+            panels=panels(answers.rows("departures_by_day"), days, without=0),
             is_bars=True,
-            cut=limit,
-        )
-        for label, rows, limit in (
-            ("Departures, all warehouses", answers.rows("departures_by_day"), ""),
-            ("Departures by warehouse", by_day, cut(by_day, "warehouses", most)),
-        )
-    ]
+        ),
+        label="Departures by warehouse",
+        panels=panels(by_day, days, without=0),
+        cut=cut(by_day, "warehouses", most),
+    )
     caption = f"Departures of {answers.period} by warehouse"
     table = Table(caption=caption, columns=_WAREHOUSES, rows=warehouses, cut=cut(warehouses, "warehouses", most))
     return Section(
@@ -299,11 +300,11 @@ def _warehouses(answers: Answers) -> Section:
 
 _VEHICLES = (
     Column("vehicle_id", "vehicle"),
-    Column("distance_km", "distance, km", "count"),
+    Column("distance_km", "distance,\N{NO-BREAK SPACE}km", "count"),
     Column("count_trips", "trips", "count"),
     Column("fuel_l_per_100_km", "litres per 100 km", "decimal"),
     Column("load_share", "load", "percent", "Weight times distance, of capacity times distance; see the guide."),
-    Column("weight_t", "weight, t", "decimal", "Carried, in tonnes."),
+    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Carried, in tonnes."),
 )
 
 
@@ -340,6 +341,11 @@ def _vehicles(answers: Answers) -> Section:
         tables=[table] if vehicles else (),
         empty="No trip in these weeks.",
     )
+
+
+def _all_and_each(of_all: Times, **each: Any) -> list[Times]:
+    """Return a chart of all and one of each name; where there is one name only, both would be the same."""
+    return [of_all, replace(of_all, **each)] if len(each["panels"]) > 1 else [of_all]
 
 
 SECTIONS = (

@@ -53,9 +53,9 @@ def _late(answers: Answers) -> Tile:
 
 
 def _exceptions(answers: Answers) -> Tile | None:
-    row = answers.one("tile_exceptions")
-    if not row["now"] and not row["before"]:
+    if "daily_exceptions" in answers.missing:
         return None
+    row = answers.one("tile_exceptions")
     return Tile(
         label="Exceptions",
         value=shown(row["now"], "count"),
@@ -126,7 +126,7 @@ _TILES: tuple[Callable[[Answers], Tile | None], ...] = (
 def _before(answers: Answers, row: dict[str, Any], kind: Kind) -> str:
     """Return the figure of the period before as text; of a share the difference is not named, as it has no unit."""
     if not answers.periods.has_before:
-        return f"No period before: the data begin on {answers.periods.begin}."
+        return "No 28 days before are known."
     return f"{shown(row['before'], kind)} in the 28 days before{'' if kind == 'percent' else _more(row)}"
 
 

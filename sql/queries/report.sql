@@ -193,22 +193,41 @@ order by hours_late desc, carrier
 limit %(most)s;
 
 -- name: lane_months
--- Return the first month of the lanes: three months where enough lanes have twenty transits in them, else twelve.
-with busy as (
-    select 1
+-- Return the first month of the lanes: of the last one, three or twelve months, the fewest in which enough lanes have 20 transits.
+with transits as (
+    select
+        sum(count_transits) filter (where month = %(mature_month)s) as in_one,
+        sum(count_transits) filter (where month >= %(mature_month)s::date - interval '2 months') as in_three
     from analytics.lane_reliability
-    where month between %(mature_month)s::date - interval '2 months' and %(mature_month)s
+    where month between %(mature_month)s::date - interval '11 months' and %(mature_month)s
     group by origin_country, origin_city, destination_country, destination_city
-    having sum(count_transits) >= 20
-    limit %(most)s
 )
 select (
-    %(mature_month)s::date - case when count(*) = %(most)s then interval '2 months' else interval '11 months' end
+    %(mature_month)s::date - case
+        when count(*) filter (where in_one >= 20) >= %(most)s then interval '0 months'
+        when count(*) filter (where in_three >= 20) >= %(most)s then interval '2 months'
+        else interval '11 months'
+    end
 )::date as first_month
-from busy;
+from transits;
+
+-- name: lanes_of_a_month
+-- Return the lanes with most late deliveries in one month, whose percentiles the aggregate has.
+select
+    format('%%s (%%s) → %%s (%%s)', origin_city, origin_country, destination_city, destination_country) as lane,
+    count_transits,
+    p50_transit_hours as p50_hours,
+    p90_transit_hours as p90_hours,
+    count_late,
+    count_late::numeric / nullif(count_on_time + count_late, 0) as late_share,
+    count(*) over () as count_all
+from analytics.lane_reliability
+where month = %(mature_month)s and count_transits >= 20
+order by count_late desc, count_transits desc, lane
+limit %(most)s;
 
 -- name: lanes
--- Return the lanes with most late deliveries, with the percentiles of their transit hours, which do not add up.
+-- Return the lanes with most late deliveries in several months; percentiles do not add up, so these are of the facts.
 with late as (
     select
         origin_country,
@@ -249,7 +268,7 @@ select
 from late
 join transits using (origin_country, origin_city, destination_country, destination_city)
 group by origin_country, origin_city, destination_country, destination_city, late.count_late, late.late_share, late.count_all
-order by p90_hours desc, lane;
+order by count_late desc, count_transits desc, lane;
 
 -- name: exceptions_by_week
 -- Count the exceptions of each week, of each of the most frequent codes.

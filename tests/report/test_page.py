@@ -47,8 +47,14 @@ def test_a_page_shows_each_section_with_its_figures(run_etl: RunEtl, connection:
         for heading in (
             "Every aggregate equals its facts.",
             "Data to 2026-03-12 00:00 UTC",
-            "Period: 2026-02-13 to 2026-03-12, 28 days (UTC).",
-            "There is no whole period before: the data begin on 2026-03-01.",
+            "Period: 2026-03-01 to 2026-03-12, 12 days (UTC).",
+            "No 28 days before are known: the data begin on 2026-03-01.",
+            "Promises kept",
+        )
+    ]
+    assert places == sorted(places)
+    assert page.headings == [
+        *(
             "Promises kept",
             "Open and late now",
             "Lanes",
@@ -56,18 +62,18 @@ def test_a_page_shows_each_section_with_its_figures(run_etl: RunEtl, connection:
             "Cost per kg",
             "Shipments per day",
             "Warehouses",
-            "Vehicles",
-        )
+        ),
+        *("Vehicles", "How fresh each table is"),
     ]
-    assert places == sorted(places)
     assert set(page.charts) == {
-        *("Promises kept, all carriers", "Promises kept by carrier", "Shipments created per day"),
-        *("Departures, all warehouses", "Departures by warehouse"),
+        "Promises kept, all carriers",
+        "Shipments created per day",
+        "Departures, all warehouses",
     }
     days = page.charts["Shipments created per day"]
     assert (days["times"][0], days["times"][-1], days["panels"][0]["values"]) == ("2026-03-01", "2026-03-12", [1] * 12)
     assert page.tables["Figures: Shipments created per day"][-1] == ["2026-03-12", "1"]
-    assert page.charts["Promises kept by carrier"]["youngFrom"] == "2026-03-09"
+    assert page.charts["Promises kept, all carriers"]["youngFrom"] == "2026-03-09"
     assert "The last week is marked: it has 4 days only." in page.text
     assert "No shipment is open." in page.text
 
@@ -127,21 +133,33 @@ def test_lanes_have_percentiles_of_months_that_are_old_enough(run_etl: RunEtl, c
     assert page.charts["Transit by lane"]["rows"] == [[name, 6.0, 10.0]]
     assert page.tables["Hours by lane"][1] == [name, "6.0", "10.0", "22", "2", "9.1 %"]
     assert "Shipments created in 2026-01 to 2026-02; later months are left out" in page.text
+    connection.execute(
+        """
+        insert into logistics.shipments (shipment_id, carrier, origin_city, destination_city, created_at, picked_up_at,
+            promised_at, delivered_at, etl_run, etl_batch, etl_place)
+        select concat_ws('-', 'L', lane, number), 'A', 'Köln', lane, '2026-02-01', '2026-02-01', '2026-02-02',
+            '2026-02-01'::timestamptz + number * interval '1 hour', 1, 0, 1
+        from generate_series(1, 13) as lane cross join generate_series(1, 20) as number
+        """
+    )
+    assert run_etl("precalculate", "lane_reliability").returncode == 0
+    page = page_of(run_etl)
+    assert "Shipments created in 2026-02; later" in page.text
+    assert page.text.count("12 of 13 lanes with twenty transits, those with most late deliveries.") == 2
+    assert {tuple(row[1:]) for row in page.tables["Hours by lane"][1:]} == {("10.5", "18.1", "20", "0", "0.0 %")}
 
 
 def test_values_of_the_data_remain_text(run_etl: RunEtl, connection: Connection) -> None:
     """A carrier named like an element becomes no element in a chart, a table or a script."""
-    ship(connection, *((f"S{day}", HOSTILE, f"2026-03-{day:02d}", "1") for day in range(1, 13)))
+    ship(connection, *((f"S{day}", HOSTILE, f"2026-03-{day:02d}", "1") for day in range(2, 13)), TWELVE[0])
     for arguments in ((), ("carrier_performance",), ("lane_performance",)):
         page = page_of(run_etl, *arguments)
         assert len(page.scripts) == 1 + (not arguments)
         assert """<script>alert("1")</script>'&amp;</td>""" in page.text
         assert not set(page.text) & {"\x1b", "\u202e"}
         assert not [value for _, value in page.attributes if set(value) & {"\x1b", "\u202e"}]
-        assert "\\u202e" not in page.scripts[0][:200_000] or arguments
         if not arguments:
-            [panel] = page.charts["Promises kept by carrier"]["panels"]
-            assert panel["name"] == display.plain(HOSTILE)
+            assert page.charts["Promises kept by carrier"]["panels"][0]["name"] == display.plain(HOSTILE)
 
 
 def test_a_page_of_an_empty_database_says_so(run_etl: RunEtl) -> None:

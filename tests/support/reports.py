@@ -38,6 +38,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str]] = []
         self.text = ""
+        self.headings: list[str] = []
         self.tables: dict[str, list[list[str]]] = {}
         self.charts: dict[str, Any] = {}
         self.scripts: list[str] = []
@@ -73,7 +74,9 @@ class Page(HTMLParser):
                 self.charts = json.loads(data)
         elif inner != "style":
             self.text += data
-            if inner == "caption":
+            if inner == "h2":
+                self.headings.append(data)
+            elif inner == "caption":
                 self.tables[data] = self._rows
             elif inner in {"td", "th"}:
                 self._rows[-1][-1] += data

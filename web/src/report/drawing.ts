@@ -27,7 +27,7 @@ export function drawAll(): void {
     if (!chart) continue;
     const drawings = drawingsOf(chart);
     box.classList.toggle("many", drawings.length > 1);
-    for (const drawing of drawings) place(box, drawing, drawings.length > 1);
+    for (const drawing of drawings) place(box, drawing);
   }
 }
 
@@ -36,10 +36,10 @@ function drawingsOf(chart: Chart): Drawing[] {
   return [chart.type === "groups" ? groupsDrawing(chart) : rangesDrawing(chart)];
 }
 
-function place(box: HTMLElement, drawing: Drawing, isNamed: boolean): void {
+function place(box: HTMLElement, drawing: Drawing): void {
   const panel = box.appendChild(document.createElement("div"));
   panel.className = "one";
-  if (isNamed) panel.appendChild(named("p", "name", drawing.name)).append(named("span", "", drawing.unit ?? ""));
+  if (drawing.name) panel.appendChild(named("p", "name", drawing.name)).append(named("span", "", drawing.unit ?? ""));
   const canvas = panel.appendChild(document.createElement("div"));
   canvas.className = "canvas";
   canvas.role = "img";

@@ -5,6 +5,7 @@ import { axis, colour, FONT, plain } from "./axes";
 import type { Ranges } from "./data";
 import { written } from "./data";
 import type { Drawing } from "./drawing";
+import { wrapped } from "./wrapping";
 
 const LINE = 16;
 const GAP = 10;
@@ -58,7 +59,7 @@ function options(chart: Ranges, width: number, highest: number): uPlot.Options {
 function placed(chart: Ranges, room: number, isNarrow: boolean): { places: Place[]; height: number } {
   let top = 0;
   const places = chart.rows.map(([name]) => {
-    const lines = wrapped(name, room);
+    const lines = wrapped(name, room, widthOf);
     const high = lines.length * LINE;
     const row = isNarrow ? high + DOTS : Math.max(high, DOTS);
     const place = { lines, dots: top + (isNarrow ? high + DOTS / 2 : row / 2), text: top + (isNarrow ? 0 : (row - high) / 2) };
@@ -112,26 +113,4 @@ function widthOf(text: string): number {
   if (!measure) return text.length * 7;
   measure.font = FONT;
   return measure.measureText(text).width;
-}
-
-/** Return a text as lines that fit: broken at blanks, and within a word only where it is longer than a line. */
-function wrapped(text: string, room: number): string[] {
-  const lines: string[] = [];
-  let line = "";
-  for (const word of text.split(" ")) {
-    let rest = word;
-    if (line && widthOf(`${line} ${rest}`) <= room) {
-      line = `${line} ${rest}`;
-      continue;
-    }
-    if (line) lines.push(line);
-    while (rest.length > 1 && widthOf(rest) > room) {
-      let end = rest.length - 1;
-      while (end > 1 && widthOf(rest.slice(0, end)) > room) end -= 1;
-      lines.push(rest.slice(0, end));
-      rest = rest.slice(end);
-    }
-    line = rest;
-  }
-  return line ? [...lines, line] : lines;
 }
