@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from etl import queries
 from etl.report import state
@@ -28,13 +29,13 @@ class Answers:
         self.periods = periods
         self.missing = missing
 
-    def rows(self, name: str, **values: Any) -> list[Row]:
+    def rows(self, statement: sql.SQL, **values: Any) -> list[Row]:
         """Return the rows of a statement, whose parameters are the days of the periods and `values`."""
-        return list(queries.rows(self._connection, _SQL[name], {**self.periods.values, "most": MOST, **values}))
+        return list(queries.rows(self._connection, statement, {**self.periods.values, "most": MOST, **values}))
 
-    def one(self, name: str) -> dict[str, Any]:
+    def one(self, statement: sql.SQL) -> dict[str, Any]:
         """Return the only row of a statement."""
-        return queries.one(self._connection, _SQL[name], {**self.periods.values, "most": MOST})
+        return queries.one(self._connection, statement, {**self.periods.values, "most": MOST})
 
     @property
     def period(self) -> str:

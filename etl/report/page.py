@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from etl.precalculation.reading import Row, Subject
 from etl.report import display
@@ -119,20 +118,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"breakable": _breakable, "instant": instant, "sentence": _sentence}
+    environment.filters |= {"instant": instant, "sentence": _sentence}
     return environment
 
 
 def _harmless(value: object) -> object:
     """Return a value without characters that HTML forbids or that would turn the direction of the text around it."""
-    if isinstance(value, str) and not isinstance(value, Markup):
+    if isinstance(value, str) and not hasattr(value, "__html__"):
         return _IMPOSSIBLE.sub("\N{REPLACEMENT CHARACTER}", display.plain(value))
     return value
-
-
-def _breakable(name: str) -> Markup:
-    """Return a name that a narrow column may break after each underscore."""
-    return Markup("_<wbr>").join(str(_harmless(part)) for part in name.split("_"))
 
 
 def _sentence(text: str) -> str:

@@ -1,18 +1,21 @@
 """The sections of the page on all aggregates, in their order: each is one function, named in SECTIONS.
 
-To add one: its statements in `sql/queries/report.sql`, a function that returns a Section, and a line in SECTIONS.
-Charts, tables, notes and their looks need nothing more. A chart that is cut to some names says to how many of all.
+To add one: its statements in `sql/queries/report.sql`, the columns of its tables in `columns`, a function that returns
+a Section, and a line in SECTIONS. Charts, tables, notes and their looks need nothing more. A chart that is cut to some
+names says to how many of all.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from etl import queries
+from etl.report import columns
 from etl.report.answers import Answers
-from etl.report.parts import Column, Groups, Panel, Ranges, Section, Table, Times, cut, panels
+from etl.report.parts import Groups, Panel, Ranges, Section, Table, Times, cut, panels
 from etl.report.periods import month_of
 
-_BEFORE = "The same in the 28 days before."
+_SQL = queries.load("report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,24 +26,11 @@ class Topic:
     read: Callable[[Answers], Section]
 
 
-# Columns are: the name in the answer, the head, the kind, and what it means where that is not plain.
-
-_PROMISES = (
-    Column("carrier", "carrier"),
-    Column("kept", "kept", "percent", "Delivered at or before the last promised time."),
-    Column("kept_before", "kept before", "percent", _BEFORE),
-    Column("count_due", "promised", "count", "Promised for these days, and not cancelled."),
-    Column("count_late", "late", "count", "Delivered after the last promised time."),
-    Column("count_open", "still open", "count", "Neither delivered nor returned nor lost."),
-    Column("count_failed", "returned or lost", "count"),
-)
-
-
 def _promises(answers: Answers) -> Section:
     weeks, young = answers.periods.weeks, answers.periods.unfinished_week
     most = "those with most promises"
-    by_week = answers.rows("promises_by_week_and_carrier")
-    carriers = answers.rows("promises_by_carrier")
+    by_week = answers.rows(_SQL["promises_by_week_and_carrier"])
+    carriers = answers.rows(_SQL["promises_by_carrier"])
     charts = _all_and_each(
         Times(
             label="Promises kept, all carriers",
@@ -48,7 +38,7 @@ def _promises(answers: Answers) -> Section:
             kind="percent",
             grain="week",
             times=weeks,
-            panels=panels(answers.rows("promises_by_week"), weeks),
+            panels=panels(answers.rows(_SQL["promises_by_week"]), weeks),
             young_from=young,
         ),
         label="Promises kept by carrier",
@@ -56,7 +46,7 @@ def _promises(answers: Answers) -> Section:
         cut=cut(by_week, "carriers", most),
     )
     caption = f"Promises of {answers.period} by carrier"
-    table = Table(caption=caption, columns=_PROMISES, rows=carriers, cut=cut(carriers, "carriers", most))
+    table = Table(caption=caption, columns=columns.PROMISES, rows=carriers, cut=cut(carriers, "carriers", most))
     return Section(
         title="Promises kept",
         note="By week of the last promised time, from Monday (UTC). Open, returned and lost shipments count as not"
@@ -67,24 +57,8 @@ def _promises(answers: Answers) -> Section:
     )
 
 
-_OPEN = (
-    Column("carrier", "carrier"),
-    Column("count_late", "late", "count", "The last promised time has passed."),
-    Column("mean_hours_late", "mean hours late", "decimal", "Of the late shipments."),
-    Column("hours_late", "hours late in all", "count", "Added up over the late shipments."),
-    Column("late_share", "late share", "percent", "Late of open shipments."),
-    Column("count_open", "open", "count"),
-    Column(
-        "count_late_old",
-        "late, 91+ days old",
-        "count",
-        "Created more than 91 days ago: perhaps closed, and never reported.",
-    ),
-)
-
-
 def _open(answers: Answers) -> Section:
-    ages, carriers = answers.rows("open_by_age"), answers.rows("open_by_carrier")
+    ages, carriers = answers.rows(_SQL["open_by_age"]), answers.rows(_SQL["open_by_carrier"])
     chart = Groups(
         label="Open shipments by age",
         axis="days since creation",
@@ -96,24 +70,14 @@ def _open(answers: Answers) -> Section:
         ],
     )
     limit = cut(carriers, "carriers", "those with most hours late")
-    table = Table(caption="Open shipments by carrier", columns=_OPEN, rows=carriers, cut=limit)
+    table = Table(caption="Open shipments by carrier", columns=columns.OPEN, rows=carriers, cut=limit)
     return Section(
         title="Open and late now",
-        note=f"At the newest event of the shipments, {answers.instant(answers.one('tile_late')['as_of'])}.",
+        note=f"At the newest event of the shipments, {answers.instant(answers.one(_SQL['tile_late'])['as_of'])}.",
         charts=[chart] if ages else (),
         tables=[table] if carriers else (),
         empty="No shipment is open.",
     )
-
-
-_LANES = (
-    Column("lane", "lane"),
-    Column("p50_hours", "median hours", "decimal", "Half of the transits take longer."),
-    Column("p90_hours", "90 % within hours", "decimal", "A tenth of the transits takes longer."),
-    Column("count_transits", "transits", "count", "With a pick-up and a delivery time."),
-    Column("count_late", "late deliveries", "count"),
-    Column("late_share", "late share", "percent", "Of the deliveries with a promised time."),
-)
 
 
 def _by_high(row: tuple[str, Any, Any]) -> Any:
@@ -121,9 +85,9 @@ def _by_high(row: tuple[str, Any, Any]) -> Any:
 
 
 def _lanes(answers: Answers) -> Section:
-    first, last = answers.one("lane_months")["first_month"], answers.periods.mature_month
+    first, last = answers.one(_SQL["lane_months"])["first_month"], answers.periods.mature_month
     # A fact is read only where so few shipments are on a lane that no month has percentiles.
-    lanes = answers.rows("lanes_of_a_month") if first == last else answers.rows("lanes", first_month=first)
+    lanes = answers.rows(_SQL["lanes_of_a_month"]) if first == last else answers.rows(_SQL["lanes"], first_month=first)
     first = max(first, month_of(answers.periods.begin))
     span = f"Shipments created in {first:%Y-%m}" + (f" to {last:%Y-%m}" if first < last else "")
     limit = cut(lanes, "lanes with twenty transits", "those with most late deliveries")
@@ -141,30 +105,15 @@ def _lanes(answers: Answers) -> Section:
         title="Lanes",
         note=f"{span}; {young if answers.periods.is_young else mature}.",
         charts=[chart] if lanes else (),
-        tables=[Table(caption="Hours by lane", columns=_LANES, rows=lanes, cut=limit)] if lanes else (),
+        tables=[Table(caption="Hours by lane", columns=columns.LANES, rows=lanes, cut=limit)] if lanes else (),
         empty=f"{span}: no lane has twenty transits, and of fewer there are no percentiles.",
     )
 
 
-_CODES = (
-    Column("exception_code", "code"),
-    Column("count_exceptions", "exceptions", "count"),
-    Column("count_before", "before", "count", _BEFORE),
-    Column("mean_hours_to_record", "mean hours to record", "decimal", "From the exception to its recording."),
-)
-_EXCEPTIONS = (
-    Column("carrier", "carrier"),
-    Column("count_with_exception", "with an exception", "count"),
-    Column("exception_share", "share", "percent", "Of the tracked shipments."),
-    Column("count_damaged", "damaged", "count", "With the code DAMAGED."),
-    Column("count_tracked", "tracked", "count", "Shipments with at least one tracking event."),
-)
-
-
 def _exceptions(answers: Answers) -> Section:
     weeks, most = answers.periods.weeks, "the most frequent ones"
-    by_week, codes = answers.rows("exceptions_by_week"), answers.rows("exceptions_by_code")
-    carriers = answers.rows("exceptions_by_carrier")
+    by_week, codes = answers.rows(_SQL["exceptions_by_week"]), answers.rows(_SQL["exceptions_by_code"])
+    carriers = answers.rows(_SQL["exceptions_by_carrier"])
     chart = Times(
         label="Exceptions by code",
         unit="exceptions",
@@ -177,11 +126,14 @@ def _exceptions(answers: Answers) -> Section:
         cut=cut(by_week, "codes", most),
     )
     by_code = Table(
-        caption=f"Exceptions of {answers.period} by code", columns=_CODES, rows=codes, cut=cut(codes, "codes", most)
+        caption=f"Exceptions of {answers.period} by code",
+        columns=columns.CODES,
+        rows=codes,
+        cut=cut(codes, "codes", most),
     )
     by_carrier = Table(
         caption=f"Shipments with an exception by carrier, {answers.mature_months}",
-        columns=_EXCEPTIONS,
+        columns=columns.EXCEPTIONS,
         rows=carriers,
         cut=cut(carriers, "carriers", "those with most exceptions"),
     )
@@ -194,19 +146,10 @@ def _exceptions(answers: Answers) -> Section:
     )
 
 
-_COST = (
-    Column("carrier", "carrier"),
-    Column("cost_per_kg", "cost per kg", "money", "In the currency of the data."),
-    Column("cost_per_kg_before", "month before", "money"),
-    Column("cost", "freight cost", "count", "Of the shipments with a cost and a weight."),
-    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Of the same shipments, in tonnes."),
-)
-
-
 def _cost(answers: Answers) -> Section:
     months, young = answers.periods.months, answers.periods.unfinished_month
-    by_service = answers.rows("cost_by_month_and_service")
-    carriers = answers.rows("cost_by_carrier")
+    by_service = answers.rows(_SQL["cost_by_month_and_service"])
+    carriers = answers.rows(_SQL["cost_by_carrier"])
     charts = _all_and_each(
         Times(
             label="Cost per kg, all shipments",
@@ -214,7 +157,7 @@ def _cost(answers: Answers) -> Section:
             kind="money",
             grain="month",
             times=months,
-            panels=panels(answers.rows("cost_by_month"), months),
+            panels=panels(answers.rows(_SQL["cost_by_month"]), months),
             young_from=young,
         ),
         label="Cost per kg by service level",
@@ -223,7 +166,7 @@ def _cost(answers: Answers) -> Section:
     )
     caption = f"Cost per kg by carrier, {answers.periods.month:%Y-%m}"
     table = Table(
-        caption=caption, columns=_COST, rows=carriers, cut=cut(carriers, "carriers", "those with most weight")
+        caption=caption, columns=columns.COST, rows=carriers, cut=cut(carriers, "carriers", "those with most weight")
     )
     return Section(
         title="Cost per kg",
@@ -236,7 +179,7 @@ def _cost(answers: Answers) -> Section:
 
 
 def _volume(answers: Answers) -> Section:
-    days, by_day = answers.periods.days_of_weeks, answers.rows("volume_by_day")
+    days, by_day = answers.periods.days_of_weeks, answers.rows(_SQL["volume_by_day"])
     chart = Times(
         label="Shipments created per day",
         unit="shipments",
@@ -254,25 +197,10 @@ def _volume(answers: Answers) -> Section:
     )
 
 
-_WAREHOUSES = (
-    Column("warehouse", "warehouse"),
-    Column("count_departed", "departed", "count", "Shipments picked up in these days."),
-    Column("count_before", "before", "count", _BEFORE),
-    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Of the departed shipments, in tonnes."),
-    Column(
-        "count_booked_waiting",
-        "not on the day",
-        "count",
-        "Booked in these days, and not picked up on the day of the booking.",
-    ),
-    Column("mean_hours_waiting", "mean hours waiting", "decimal", "From booking to pick-up."),
-)
-
-
 def _warehouses(answers: Answers) -> Section:
     days, most = answers.periods.days, "those with most departures"
-    by_day = answers.rows("departures_by_day_and_warehouse")
-    warehouses = answers.rows("departures_by_warehouse")
+    by_day = answers.rows(_SQL["departures_by_day_and_warehouse"])
+    warehouses = answers.rows(_SQL["departures_by_warehouse"])
     charts = _all_and_each(
         Times(
             label="Departures, all warehouses",
@@ -280,7 +208,7 @@ def _warehouses(answers: Answers) -> Section:
             kind="count",
             grain="day",
             times=days,
-            panels=panels(answers.rows("departures_by_day"), days, without=0),
+            panels=panels(answers.rows(_SQL["departures_by_day"]), days, without=0),
             is_bars=True,
         ),
         label="Departures by warehouse",
@@ -288,7 +216,7 @@ def _warehouses(answers: Answers) -> Section:
         cut=cut(by_day, "warehouses", most),
     )
     caption = f"Departures of {answers.period} by warehouse"
-    table = Table(caption=caption, columns=_WAREHOUSES, rows=warehouses, cut=cut(warehouses, "warehouses", most))
+    table = Table(caption=caption, columns=columns.WAREHOUSES, rows=warehouses, cut=cut(warehouses, "warehouses", most))
     return Section(
         title="Warehouses",
         note=f"Shipments that left, {answers.period}, by day of the warehouse; Saturdays and Sundays are paler.",
@@ -298,20 +226,10 @@ def _warehouses(answers: Answers) -> Section:
     )
 
 
-_VEHICLES = (
-    Column("vehicle_id", "vehicle"),
-    Column("distance_km", "distance,\N{NO-BREAK SPACE}km", "count"),
-    Column("count_trips", "trips", "count"),
-    Column("fuel_l_per_100_km", "litres per 100 km", "decimal"),
-    Column("load_share", "load", "percent", "Weight times distance, of capacity times distance; see the guide."),
-    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Carried, in tonnes."),
-)
-
-
 def _vehicles(answers: Answers) -> Section:
     weeks, young = answers.periods.weeks, answers.periods.unfinished_week
-    fuel, load = panels(answers.rows("fuel_by_week"), weeks), panels(answers.rows("load_by_week"), weeks)
-    vehicles = answers.rows("vehicles")
+    fuel, load = panels(answers.rows(_SQL["fuel_by_week"]), weeks), panels(answers.rows(_SQL["load_by_week"]), weeks)
+    vehicles = answers.rows(_SQL["vehicles"])
     charts = [
         Times(
             label="Fuel, all vehicles",
@@ -333,7 +251,7 @@ def _vehicles(answers: Answers) -> Section:
         ),
     ]
     limit = cut(vehicles, "vehicles", "those with most kilometres")
-    table = Table(caption=f"Trips of {answers.period} by vehicle", columns=_VEHICLES, rows=vehicles, cut=limit)
+    table = Table(caption=f"Trips of {answers.period} by vehicle", columns=columns.VEHICLES, rows=vehicles, cut=limit)
     return Section(
         title="Vehicles",
         note=f"By week of the day that the source names, from Monday.{answers.unfinished('week')}",

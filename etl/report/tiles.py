@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from etl import queries
 from etl.report.answers import Answers
 from etl.report.display import Kind, change, shown
 from etl.report.parts import Tile
@@ -14,6 +15,8 @@ AGGREGATES = (
 )  # fmt: skip
 """The aggregates that the tiles are read from."""
 
+_SQL = queries.load("report")
+
 
 def read(answers: Answers) -> list[Tile]:
     """Return the tiles in their order, without those of which nothing is known."""
@@ -21,7 +24,7 @@ def read(answers: Answers) -> list[Tile]:
 
 
 def _shipments(answers: Answers) -> Tile:
-    row = answers.one("tile_shipments")
+    row = answers.one(_SQL["tile_shipments"])
     return Tile(
         label="Shipments",
         value=shown(row["now"], "count"),
@@ -31,7 +34,7 @@ def _shipments(answers: Answers) -> Tile:
 
 
 def _promises(answers: Answers) -> Tile:
-    row = answers.one("tile_promises")
+    row = answers.one(_SQL["tile_promises"])
     return Tile(
         label="Promises kept",
         value=shown(row["now"], "percent"),
@@ -41,7 +44,7 @@ def _promises(answers: Answers) -> Tile:
 
 
 def _late(answers: Answers) -> Tile:
-    row = answers.one("tile_late")
+    row = answers.one(_SQL["tile_late"])
     hours = f", {shown(row['mean_hours_late'], 'decimal')} hours late on average" if row["count_late"] else ""
     return Tile(
         label="Late now",
@@ -55,7 +58,7 @@ def _late(answers: Answers) -> Tile:
 def _exceptions(answers: Answers) -> Tile | None:
     if "daily_exceptions" in answers.missing:
         return None
-    row = answers.one("tile_exceptions")
+    row = answers.one(_SQL["tile_exceptions"])
     return Tile(
         label="Exceptions",
         value=shown(row["now"], "count"),
@@ -65,7 +68,7 @@ def _exceptions(answers: Answers) -> Tile | None:
 
 
 def _cost(answers: Answers) -> Tile | None:
-    row = answers.one("tile_cost")
+    row = answers.one(_SQL["tile_cost"])
     if row["now"] is None:
         return None
     month = answers.periods.month
@@ -80,7 +83,7 @@ def _cost(answers: Answers) -> Tile | None:
 
 
 def _departures(answers: Answers) -> Tile:
-    row = answers.one("tile_departures")
+    row = answers.one(_SQL["tile_departures"])
     return Tile(
         label="Departures",
         value=shown(row["now"], "count"),
@@ -90,7 +93,7 @@ def _departures(answers: Answers) -> Tile:
 
 
 def _load(answers: Answers) -> Tile | None:
-    row = answers.one("tile_load")
+    row = answers.one(_SQL["tile_load"])
     if row["now"] is None:
         return None
     return Tile(
@@ -102,7 +105,7 @@ def _load(answers: Answers) -> Tile | None:
 
 
 def _rejected(answers: Answers) -> Tile:
-    row = answers.one("tile_rejected")
+    row = answers.one(_SQL["tile_rejected"])
     return Tile(
         label="Rejected records waiting",
         value=shown(row["count_pending"], "count"),

@@ -12,6 +12,8 @@ const GAP = 10;
 const DOTS = 18;
 const AXIS = 50;
 const NARROW = 640;
+/** The room right of the largest dot for its value, in pixels. */
+const VALUE = 56;
 
 /** A name as lines of text that fit, and where its row is: the dots and the first line, in pixels from the top. */
 interface Place {
@@ -40,12 +42,13 @@ export function rangesDrawing(chart: Ranges): Drawing {
 function options(chart: Ranges, width: number, highest: number): uPlot.Options {
   const isNarrow = width < NARROW;
   const gutter = isNarrow ? 8 : Math.min(width * 0.4, 12 + Math.max(0, ...chart.rows.map((row) => widthOf(row[0]))));
+  const plot = Math.max(2 * VALUE, width - gutter - 16);
   const { places, height } = placed(chart, isNarrow ? width - 24 : gutter - 12, isNarrow);
   return {
     ...plain(width, height + AXIS + 6),
     padding: [6, 16, 0, 0],
     cursor: { show: false },
-    scales: { x: { time: false, range: () => [0, highest * 1.05] }, y: { range: () => [0, 1] } },
+    scales: { x: { time: false, range: () => [0, (highest * plot) / (plot - VALUE)] }, y: { range: () => [0, 1] } },
     axes: [
       { ...axis(chart.unit), size: AXIS - 20 },
       { ...axis(""), label: "", labelSize: 0, size: gutter, values: () => [], grid: { show: false }, ticks: { show: false } },
@@ -93,9 +96,7 @@ function draw(drawn: uPlot, [, low, high]: Ranges["rows"][number], place: Place,
     ctx.fillStyle = colour("--text");
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
-    const text = written(high, "decimal");
-    const isInside = to + (12 * scale) + ctx.measureText(text).width > bbox.left + bbox.width;
-    if (!isInside) ctx.fillText(text, to + 10 * scale, y);
+    ctx.fillText(written(high, "decimal"), to + 10 * scale, y);
   }
   ctx.restore();
 }
