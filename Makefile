@@ -9,7 +9,7 @@ OTHERS := .venv-bench/.installed
 RELEASED := .venv-release/.installed
 CONTRACT := .venv-contract/.installed
 WEB := web/node_modules/.installed
-PAGE := etl/serving/static/page
+PAGE := etl/serving/static/page etl/report/static
 BENCH ?= --write-docs
 DATABASE := embedded:
 # Two processes, each with a server of its own; who has done its half takes from the other's.
@@ -65,12 +65,12 @@ format: $(INSTALLED) ## let ruff write the code as lint wants it
 	$(BIN)/ruff format
 
 .PHONY: web
-web: $(WEB) ## build the page of `etl serve` from web/ and test its logic; needs Node.js 20 or later
+web: $(WEB) ## build the page of `etl serve` and the assets of `etl report` from web/, and test their logic; needs Node.js 20 or later
 	cd web && npm run --silent types && npm run --silent check && npm run --silent test && npm run --silent build
 
-# Without npm, or without a network to fetch packages, nobody can build the page: that is no fault of the tree.
+# Without npm, or without a network to fetch packages, nobody can build them: that is no fault of the tree.
 .PHONY: web-check
-web-check: ## where npm is: build the page again, and fail when it is not the one in the repository
+web-check: ## where npm is: build both again, and fail when they are not those in the repository
 	@if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null || ! command -v npm >/dev/null; then \
 	  echo "web-check: skipped, there is no Node.js 20 with npm" >&2; \
 	elif [ ! -e $(WEB) ] && ! timeout 30 npm view vite version >/dev/null 2>&1; then echo "web-check: skipped, no packages can be fetched" >&2; \
@@ -78,7 +78,7 @@ web-check: ## where npm is: build the page again, and fail when it is not the on
 	  test -z "$$(git ls-files --others --exclude-standard -- $(PAGE))"; fi
 
 .PHONY: test-browser
-test-browser: $(INSTALLED) $(WEB) ## install Chromium where there is none, and look at the page of `etl serve` in it
+test-browser: $(INSTALLED) $(WEB) ## install Chromium where there is none, and look at the page of `etl serve` and at reports in it
 	@command -v chromium google-chrome >/dev/null || { apt-get update -qq && apt-get install -qq --no-install-recommends chromium; } >/dev/null || \
 	  { echo "cannot install chromium: install it by hand, then run make test-browser again" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -c scripts/browser-constraints.txt playwright
@@ -86,7 +86,7 @@ test-browser: $(INSTALLED) $(WEB) ## install Chromium where there is none, and l
 
 .PHONY: screenshots
 screenshots: export SCREENSHOTS := web/screenshots
-screenshots: test-browser ## pictures of each view of the page, wide and narrow, light and dark, in web/screenshots
+screenshots: test-browser ## pictures of each view of the page and of reports, wide and narrow, light and dark, in web/screenshots
 	@ls $(SCREENSHOTS)
 
 .PHONY: test-contract

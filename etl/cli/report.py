@@ -51,12 +51,14 @@ def command(
     """Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts."""
     (chosen,) = catalogue.choose([aggregate], common.config_dir) if aggregate else (None,)
     names = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
-    request = report.ReportRequest(aggregate=chosen, columns=names, limit=limit)
     if as_json and format not in {None, "json"}:
         raise UsageError(f"--json and --format {format} exclude each other")
     chosen_format = "json" if as_json else format or _ENDINGS.get(Path(output).suffix.lower(), "table")
     if chosen_format == "table" and output != "-":
         raise UsageError(f"the ending of {output} names no format", hint="give --format csv, json, parquet or html")
+    is_overview = chosen is None and chosen_format == "html"
+    known = tuple(catalogue.choose([], common.config_dir)) if is_overview else ()
+    request = report.ReportRequest(aggregate=chosen, columns=names, limit=limit, known=known)
     # Not `database()`, which reads the ledger: an analyst has no right to, and needs none.
     with common.server(creates=False) as database, connect(database, "etl:report", sees_all=False) as connection:
         if chosen_format == "table":

@@ -13,7 +13,7 @@ from etl.errors import UsageError
 from etl.precalculation import reading
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.reading import Subject
-from etl.report import display, figures, files, page, state
+from etl.report import display, files, state
 
 Format = Literal["table", "csv", "json", "parquet", "html"]
 
@@ -43,9 +43,13 @@ _WRITERS: dict[str, Callable[[psycopg.Connection, Subject, int | None, BinaryIO]
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRequest:
-    """The content of a report: one aggregate, or all; these columns, or all; at most `limit` rows."""
+    """The content of a report: one aggregate, or all; these columns, or all; at most `limit` rows.
+
+    A page on all tells by `known`, all aggregates of the installation, which of them cannot have rows yet.
+    """
 
     aggregate: Aggregate | None
+    known: tuple[Aggregate, ...] = ()
     columns: tuple[str, ...] = ()
     limit: int | None = None
 
@@ -104,7 +108,11 @@ def _aggregates(request: ReportRequest, format: Format = "table") -> tuple[str, 
     """Return the aggregates whose rows a report shows."""
     if request.aggregate is not None:
         return (request.aggregate.name,)
-    return figures.AGGREGATES if format == "html" else ()
+    if format != "html":
+        return ()
+    from etl.report import overview  # noqa: PLC0415 - only a page needs it
+
+    return overview.AGGREGATES
 
 
 def _subject(connection: psycopg.Connection, request: ReportRequest) -> Subject:
@@ -129,17 +137,20 @@ def _title(connection: psycopg.Connection, request: ReportRequest) -> str:
 
 
 def _overview(connection: psycopg.Connection, request: ReportRequest, database: str) -> str:
+    from etl.report import overview, page  # noqa: PLC0415 - only a page needs them and the templates
+
     if request.columns or request.limit:
         raise UsageError("the page on all aggregates has neither --columns nor --limit", hint="name an aggregate")
     freshness = reading.of_freshness(connection, _COLUMNS_OF_THE_OVERVIEW)
-    rows = list(reading.read(connection, freshness, None))
-    return page.overview(database, reading.read_at(connection), figures.read(connection), freshness, rows)
+    read_at = reading.read_at(connection)
+    return page.overview(database, read_at, overview.read(connection, freshness, request.known, read_at))
 
 
 def _page_of(connection: psycopg.Connection, request: ReportRequest, aggregate: Aggregate, database: str) -> str:
+    from etl.report import page  # noqa: PLC0415 - only a page needs the templates
+
     subject = _subject(connection, request)
     rows = list(reading.read(connection, subject, request.limit or ROWS_OF_A_PAGE))
-    freshness = reading.freshness_of(connection, aggregate.name)
-    return page.of_rows(
-        database, reading.read_at(connection), subject, freshness, rows, reading.count_rows(connection, subject)
-    )
+    sentences = state.of_one(reading.freshness_of(connection, aggregate.name))
+    count_all = reading.count_rows(connection, subject)
+    return page.of_rows(database, reading.read_at(connection), subject, sentences, rows, count_all)

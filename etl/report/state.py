@@ -1,11 +1,14 @@
 """How fresh aggregates are, in sentences. Pure."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from etl.precalculation.reading import Row
-from etl.report import display, times
+from etl.report import display
+
+STALE_SECONDS = 24 * 3600
+"""So old may the newest load be before a page warns: a nightly load, and no hour more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +17,21 @@ class Sentence:
 
     text: str
     is_warning: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Age:
+    """An instant of the data and its age when the page was made; `since` lets a browser tell the age of later.
+
+    Only a load can be stale: what it brings may be of an earlier time.
+    """
+
+    what: str
+    at: dt.datetime | str
+    age: str = ""
+    since: str = ""
+    is_load: bool = False
+    is_stale: bool = False
 
 
 def of_one(freshness: Row) -> list[Sentence]:
@@ -33,19 +51,21 @@ def of_one(freshness: Row) -> list[Sentence]:
     return sentences
 
 
-def of_all(freshness: Sequence[Row]) -> list[Sentence]:
-    """Return the state of all aggregates."""
+def of_all(freshness: Sequence[Row], without_facts: Collection[str] = ()) -> list[Sentence]:
+    """Return the state of all aggregates. An aggregate without facts cannot be computed, which is no fault."""
     never = [row["aggregate"] for row in freshness if row["refreshed_at"] is None]
     if len(never) == len(freshness):
         return [Sentence(text="no aggregate was ever computed (etl precalculate)", is_warning=True)]
-    loaded, happened = (times.newest(row[name] for row in freshness) for name in ("facts_through", "newest_event_at"))
-    newest = f"newest load {instant(loaded)}, newest event {instant(happened)}"
+    missing = [name for name in never if name not in without_facts]
     behind = [row["aggregate"] for row in freshness if row["refreshed_at"] is not None and row["pending_buckets"]]
-    sentences = [Sentence(text=newest if never or behind else f"every aggregate equals its facts: {newest}")]
+    sentences = [] if missing or behind else [Sentence(text="every aggregate equals its facts")]
     if behind:
         sentences.append(Sentence(text=f"behind their facts: {', '.join(behind)} (etl precalculate)", is_warning=True))
-    if never:
-        sentences.append(Sentence(text=f"never computed: {', '.join(never)} (etl precalculate)", is_warning=True))
+    if missing:
+        sentences.append(Sentence(text=f"never computed: {', '.join(missing)} (etl precalculate)", is_warning=True))
+    empty = [name for name in never if name in without_facts]
+    if empty:
+        sentences.append(Sentence(text=f"without facts so far: {', '.join(empty)}"))
     future = [row["aggregate"] for row in freshness if row["future_event_at"] is not None]
     if future:
         text = f"facts with times in the future: of {', '.join(future)}"
@@ -56,6 +76,25 @@ def of_all(freshness: Sequence[Row]) -> list[Sentence]:
         text = f"rejected records: {rejected:,} or more are in the failed store (etl failed list)"
         sentences.append(Sentence(text=text, is_warning=True))
     return sentences
+
+
+def ages(
+    read_at: dt.datetime, newest_event: dt.datetime | str | None, newest_load: dt.datetime | str | None
+) -> list[Age]:
+    """Return how old the newest event and the newest load are, as far as they are known."""
+    found = []
+    for what, at, is_load in (("data to", newest_event, False), ("newest load", newest_load, True)):
+        if isinstance(at, str):
+            found.append(Age(what=what, at=at))
+        elif at is not None:
+            seconds = (read_at - at).total_seconds()
+            is_stale = is_load and seconds >= STALE_SECONDS
+            found.append(
+                Age(
+                    what=what, at=at, age=display.age(seconds), since=at.isoformat(), is_load=is_load, is_stale=is_stale
+                )
+            )
+    return found
 
 
 def instant(value: dt.datetime | str | None) -> str:

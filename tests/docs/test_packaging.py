@@ -88,6 +88,7 @@ def check_installed(programs: Path, folder: Path, database_url: str) -> None:
     run(*etl_there, "db", "migrate", cwd=folder)
     run(*etl_there, "generate", "vehicle_logs", "--records", "20", "--output", "logs.json", cwd=folder)
     run(*etl_there, "load", "vehicle_logs", "logs.json", cwd=folder)
+    assert run(*etl_there, "report", "--format", "html", cwd=folder).startswith("<!doctype html>")
     with psycopg.connect(database_url) as connection:
         row = connection.execute("select sum(count_trips) from analytics.vehicle_days").fetchone()
     assert row == (20,)
@@ -106,8 +107,8 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     """The wheel holds the package, the shipped files and its metadata: no test and no cache."""
     expected = {f"etl/_shipped/{path.as_posix()}" for path in shipped_files()}
     expected |= {"etl/py.typed"}
-    page = (ROOT / "etl" / "serving" / "static").rglob("*.*")
-    expected |= {path.relative_to(ROOT).as_posix() for path in page}
+    for folder in ("serving/static", "report/static", "report/templates"):
+        expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "etl" / folder).rglob("*.*")}
     expected |= {path.relative_to(ROOT).as_posix() for path in PROGRAMS if path.is_relative_to(ROOT / "etl")}
     with zipfile.ZipFile(wheel) as archive:
         content = {name for name in archive.namelist() if not re.search(r"\.(dist-info|data)/", name)}

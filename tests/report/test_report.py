@@ -3,41 +3,18 @@ import io
 import json
 import re
 from decimal import Decimal
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 from psycopg import sql
 from pyarrow import parquet
 
-from etl.precalculation.catalogue import choose
-from etl.precalculation.refresh import refresh
-from etl.report import charts, display, times
-from etl.report.markup import element
+from etl.report import display, times
 from tests.support.checkout import ROOT
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
-
-ELEMENTS = re.findall(
-    "[a-z0-9]+",
-    "html head meta title style body main h1 h2 p div b span table thead tbody tr th td wbr svg rect text line",
-)
-HOSTILE = """<script>alert("1")</script>'&amp;</td>\x1b[31m\u202e"""
-
-
-def ship(connection: Connection, *shipments: tuple[str, str, str, str]) -> None:
-    """Add shipments of (id, carrier, day of creation, weight), delivered on time a day later, and refresh all."""
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "insert into logistics.shipments (shipment_id, carrier, origin_city, destination_city, created_at, "
-            "picked_up_at, promised_at, delivered_at, weight_kg, etl_run, etl_batch, etl_place) values "
-            "(%s, %s, %s, 'Zürich', %s, %s::date, %s::date + 3, %s::date + 1, %s, 1, 0, 1)",
-            [(name, carrier, carrier, day, day, day, day, weight) for name, carrier, day, weight in shipments],
-        )
-    for aggregate in choose([]):
-        refresh(connection, aggregate, run=None)
+from tests.support.reports import HOSTILE, rows_of, ship
 
 
 @pytest.fixture
@@ -49,11 +26,6 @@ def three(connection: Connection) -> None:
         ("S2", "A", "2026-03-02", "0.10"),
         ("S3", "A", "2026-03-02", "2"),
     )
-
-
-def rows_of(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    """Return the rows of a query."""
-    return connection.execute(query.encode()).fetchall()
 
 
 # --- the table on the terminal ------------------------------------------------------------------------------
@@ -188,171 +160,6 @@ def test_a_file_is_whole_or_as_it_was(run_etl: RunEtl, tmp_path: Path) -> None:
     done = run_etl("report", "daily_shipments", "--output", "absent/a.csv")
     assert done.returncode == 2
     assert "cannot write absent/a.csv: no such file or directory" in done.stderr
-
-
-# --- html ---------------------------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """A page as a browser reads it: its elements, their attributes and the text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an element."""
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag not in {"meta", "wbr"}:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Check that elements end in the reverse order of their beginning."""
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        """Note text."""
-        self.text += data
-
-
-def page_of(run_etl: RunEtl, *arguments: str) -> Page:
-    """Return the page of a report."""
-    done = run_etl("report", *arguments, "--format", "html")
-    assert (done.returncode, done.stderr) == (0, "")
-    return Page(done.stdout)
-
-
-def test_a_page_opens_without_a_network(run_etl: RunEtl, connection: Connection) -> None:
-    """The page of all aggregates contains its charts, and names nothing that a browser would fetch or run."""
-    ship(connection, *((f"S{day}", "A", f"2026-03-{day:02d}", "1") for day in range(1, 13)))
-    page = page_of(run_etl)
-    assert page.tags.count("svg") == 3
-    assert set(page.tags) <= set(ELEMENTS)
-    names = {name for name, _ in page.attributes}
-    assert not names & {"src", "href", "xlink:href", "style", "srcset", "action", "data"}
-    assert not [name for name in names if name.startswith("on")]
-    assert "url(" not in page.text
-    assert "@import" not in page.text
-
-
-def test_a_page_shows_freshness_volume_punctuality_and_lanes(run_etl: RunEtl, connection: Connection) -> None:
-    """The freshness comes first; the figures are those of the aggregates."""
-    ship(connection, *((f"S{day}", "A", f"2026-03-{day:02d}", "1") for day in range(1, 13)))
-    text = page_of(run_etl).text
-    headings = [
-        "Every aggregate equals its facts: newest load unknown, newest event 2026-03-12 00:00 UTC.",
-        "Freshness",
-        "Shipments per day",
-        "On-time share per carrier",
-        "Slowest lanes",
-    ]
-    places = [text.index(heading) for heading in headings]
-    assert places == sorted(places)
-    for expected in ("Thu 2026-03-12: 1", "Sun 2025-12-14", "100.0 % of 12", "24.0 h, 12 transits", "lane_reliability"):
-        assert expected in text
-
-
-def test_a_tile_is_of_all_carriers_and_a_chart_says_how_many_it_shows(run_etl: RunEtl, connection: Connection) -> None:
-    """The chart of the largest twelve carriers is not the base of the tile; what is still open is named beside both."""
-    connection.execute(
-        """
-        insert into logistics.shipments
-            (shipment_id, carrier, created_at, promised_at, delivered_at, etl_run, etl_batch, etl_place)
-        select carrier || '-' || number, carrier, '2026-03-01', '2026-03-05', '2026-03-04'::timestamptz + late, 1, 0, 1
-        from (
-            select 'Z' || number, interval '0 days', 2 from generate_series(0, 11) as number
-            union all
-            select 'Y' || number, interval '2 days', 1 from generate_series(0, 29) as number
-        ) as carriers (carrier, late, count_shipments)
-        cross join lateral generate_series(1, count_shipments) as number;
-        insert into logistics.shipments
-            (shipment_id, carrier, created_at, promised_at, status, etl_run, etl_batch, etl_place)
-        select 'open-' || number, 'Z1', '2026-03-01', '2026-03-05', 'in_transit', 1, 0, 1
-        from generate_series(1, 3) as number;
-        """
-    )
-    assert run_etl("precalculate").returncode == 0
-    text = page_of(run_etl).text
-    assert (
-        "44.4 %delivered on time, of 54 created in twelve months; by the first promise 44.4 %; 3 are still open" in text
-    )
-    assert "the largest carriers first, 12 of 42." in text
-    assert "100.0 % of 2, 3 open" in text
-    assert "shipments created in the 91 days to 2026-03-01 (UTC)" in text
-
-
-def test_values_of_the_data_remain_text(run_etl: RunEtl, connection: Connection) -> None:
-    """A carrier named like an element becomes no element in a chart, a table or a tooltip."""
-    ship(connection, *((f"S{day}", HOSTILE, f"2026-03-{day:02d}", "1") for day in range(1, 13)))
-    for arguments in ((), ("carrier_performance",), ("lane_performance",)):
-        page = page_of(run_etl, *arguments)
-        assert "script" not in page.tags
-        assert """<script>alert("1")</script>'&amp;</td>""" in page.text
-        assert not set(page.text) & {"\x1b", "\u202e"}
-        assert not [value for _, value in page.attributes if set(value) & {"\x1b", "\u202e"}]
-
-
-def test_elements_escape_text() -> None:
-    """Text and attributes are escaped once, nested elements are not, and no document loses its form."""
-    inner = element("b", "<&>", title="\"x\" & 'y'")
-    assert element("p", inner, "\x00\x1b]") == (
-        '<p><b title="&quot;x&quot; &amp; &#x27;y&#x27;">&lt;&amp;&gt;</b>\ufffd\ufffd]</p>'
-    )
-
-
-def test_a_long_name_is_shown_in_full() -> None:
-    """A chart cuts no name, because names are text that breaks into lines."""
-    assert f">{'n' * 200}</span>" in charts.bars("Chart", [("n" * 200, 1.0, "one")], 1.0)
-
-
-def test_a_page_of_an_empty_database_says_so(run_etl: RunEtl) -> None:
-    """Before the first load the page names the command to run, and has no chart."""
-    page = page_of(run_etl)
-    assert "No aggregate was ever computed (etl precalculate)." in page.text
-    assert "svg" not in page.tags
-
-
-def test_a_page_of_an_aggregate_explains_its_columns(run_etl: RunEtl, connection: Connection) -> None:
-    """The page of one aggregate has its rows, their number, and an explanation of each column."""
-    ship(connection, ("S1", "A", "2026-03-01", "1"), ("S2", "A", "2026-03-02", "1"))
-    page = page_of(run_etl, "daily_shipments", "--limit", "1")
-    assert "The first 1 of 2 rows." in page.text
-    assert "weight. Unit: kg, as in the data." in page.text
-    assert "2026-03-01" not in page.text
-    assert "2 rows." in page_of(run_etl, "daily_shipments").text
-
-
-def test_a_report_begins_with_pending_and_missing_data(run_etl: RunEtl, connection: Connection, tmp_path: Path) -> None:
-    """It names the aggregates that are pending or were never computed, and the records in the failed store."""
-    records = [{"vehicle_id": "V1"}, {"vehicle_id": None}]
-    (tmp_path / "feed.ndjson").write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    assert run_etl("load", "vehicles", "feed.ndjson").returncode == 1
-    (chosen,) = choose(["daily_shipments"])
-    refresh(connection, chosen, run=None)
-    text = page_of(run_etl).text
-    assert "Behind their facts" not in text
-    assert "Never computed: carrier_performance, carrier_scorecard, " in text
-    assert "Rejected records: 1 or more are in the failed store (etl failed list)." in text
-    connection.execute(
-        "insert into logistics.shipments (shipment_id, created_at, etl_run, etl_batch, etl_place) "
-        "values ('S1', '2026-03-01', 1, 0, 1)"
-    )
-    assert "Behind their facts: daily_shipments, data_quality (etl precalculate)." in page_of(run_etl).text
-    done = run_etl("report", "vehicle_days")
-    ((through,),) = rows_of(
-        connection, "select facts_through from analytics.freshness where aggregate = 'vehicle_days'"
-    )
-    title = f"vehicle_days; complete to {through:%Y-%m-%d %H:%M} UTC; rejected records: 1 (etl failed list)\n"
-    assert done.stdout.startswith(title)
-    assert "Pending buckets" not in page_of(run_etl, "vehicle_days").text
-    assert "Pending buckets: 1 (etl precalculate)." in page_of(run_etl, "data_quality").text
 
 
 # --- refused reports ----------------------------------------------------------------------------------------
