@@ -42,10 +42,11 @@ def command(common: Common, /, *, is_status: bool, as_json: bool, **given: Any) 
 def _status(common: Common, settings: CollectSettings, *, as_json: bool) -> int:
     """Print the streams of the spool on this machine."""
     from etl.collecting import status
+    from etl.collecting.reading import SpoolStore
     from etl.database.connecting import connect
 
     with common.looking() as database, connect(database) as connection:
-        found = list(status.states(connection, settings.spool))
+        found = list(status.states(connection, SpoolStore(folder=settings.spool).reader()))
     if as_json:
         print_json(vars(each) for each in found)
         return ExitCode.SUCCESS

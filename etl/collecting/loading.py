@@ -8,16 +8,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import psycopg
 import structlog
 from structlog.contextvars import bound_contextvars
 from tenacity import Retrying
 
-from etl.collecting import reading, segments
-from etl.collecting.reading import Keep
-from etl.collecting.segments import Stream
+from etl.collecting.buffers import Buffered, Keep, Reader
+from etl.collecting.stretches import Stretch
 from etl.database.connecting import Session
 from etl.database.obstacles import require_loadable
 from etl.database.sessions import require_usable
@@ -143,13 +141,13 @@ class Loaded:
 
 
 class StreamLoader:
-    """Loads the streams of one dataset, over one session."""
+    """Loads the streams of one dataset from a buffer, over one session."""
 
-    def __init__(self, load: Load, target: Target, folder: Path, store: FailedStore, keep: Keep) -> None:
+    def __init__(self, load: Load, target: Target, reader: Reader, store: FailedStore, keep: Keep) -> None:
         require_collectable(target)
         self._load = load
         self._target = target
-        self._folder = folder
+        self._reader = reader
         self._store = store
         self._keep = keep
         self._run: _OpenRun | None = None
@@ -202,8 +200,8 @@ class StreamLoader:
     def lag(self) -> tuple[int, float]:
         """Return the bytes of events that wait to be loaded, and for how many seconds the oldest of them has waited."""
         waiting = [
-            reading.waiting(stream, self._positions[stream.name])
-            for stream in segments.streams(self._folder)
+            stream.waiting(self._positions[stream.name])
+            for stream in self._reader.streams(self._target.dataset.name)
             if stream.name in self._positions
         ]
         return sum(size for size, _ in waiting), max((age for _, age in waiting), default=0.0)
@@ -211,7 +209,8 @@ class StreamLoader:
     def load_next(self) -> Loaded | None:
         """Load the next group of the oldest stream that has one; None: there is none now.
 
-        Raises BusyError when another command is at work, and every other error that ends a load.
+        Raises BusyError when another command is at work, UnreadableError when the buffer cannot be read, and every
+        other error that ends a load.
         """
         try:
             return self._load_next()
@@ -221,41 +220,39 @@ class StreamLoader:
             raise refusals.as_etl_error(error, self._load.database) from error
 
     def _load_next(self) -> Loaded | None:
-        found = segments.streams(self._folder)
+        found = self._reader.streams(self._target.dataset.name)
         for stream in found:
-            newest = stream.newest_ended
+            newest = stream.newest
             if self._read_to.get(stream.name) == newest:
                 self._clean(stream, self._positions[stream.name], is_last=stream == found[-1])
                 continue
-            loaded_to, count = self._position(stream)
+            loaded_to, count = self._position(stream.name)
             self._positions[stream.name] = loaded_to
             self._clean(stream, loaded_to, is_last=stream == found[-1])
-            stretch = reading.next_stretch(stream, loaded_to, BATCH_ROWS, PIECE_BYTES)
+            stretch = stream.next_stretch(loaded_to, BATCH_ROWS, PIECE_BYTES)
             if stretch is None:
                 self._read_to[stream.name] = newest
                 continue
             if stretch.offset > loaded_to and stream.name not in self._missing:
                 self._missing.add(stream.name)
-                hint = "the database was restored from a backup, or files of the spool were deleted"
+                hint = "the database was restored from a backup, or events were deleted from the buffer"
                 log.error("events_missing", stream=stream.name, after=loaded_to, before=stretch.offset, hint=hint)
-            return self._load_group(stream, stretch, loaded_to, count)
+            return self._load_group(stream.name, stretch, loaded_to, count)
         return None
 
-    def _clean(self, stream: Stream, loaded_to: int, *, is_last: bool) -> None:
+    def _clean(self, stream: Buffered, loaded_to: int, *, is_last: bool) -> None:
         """Remove what is loaded, now and then: the segments of a busy stream are many."""
         now = time.monotonic()
         if now - self._cleaned_at.get(stream.name, now - self._clean_seconds) >= self._clean_seconds:
             self._cleaned_at[stream.name] = now
-            reading.remove_loaded(stream, loaded_to, self._keep, is_last=is_last)
+            stream.remove_loaded(loaded_to, self._keep, is_last=is_last)
 
-    def _position(self, stream: Stream) -> tuple[int, int]:
+    def _position(self, stream: str) -> tuple[int, int]:
         connection = self._session.connection()
-        known = streams.position(connection, stream.name) or streams.begin(
-            connection, stream.name, self._target.dataset.name
-        )
+        known = streams.position(connection, stream) or streams.begin(connection, stream, self._target.dataset.name)
         return known.loaded_to, known.count_events
 
-    def _load_group(self, stream: Stream, stretch: reading.Stretch, loaded_to: int, count: int) -> Loaded:
+    def _load_group(self, stream: str, stretch: Stretch, loaded_to: int, count: int) -> Loaded:
         piece = stretch.piece(count + 1)
         while True:
             run = self._open_run(stream, loaded_to)
@@ -270,7 +267,7 @@ class StreamLoader:
                         self._run = None
                         break
                     refused = entry.rejected + entry.failed
-                    return Loaded(stream=stream.name, run=run.context.run.run, loaded=entry.loaded, refused=refused)
+                    return Loaded(stream=stream, run=run.context.run.run, loaded=entry.loaded, refused=refused)
                 else:
                     raise InternalError("a piece ended without its batch")
 
@@ -289,11 +286,11 @@ class StreamLoader:
 
     # The run of a stream
 
-    def _stretch(self, stream: Stream) -> NewStretch:
+    def _stretch(self, stream: str) -> NewStretch:
         dataset, target = self._dataset, self._target
         table = dataset.digested_table if dataset.has_digests else None
         return NewStretch(
-            stream=stream.name,
+            stream=stream,
             dataset=dataset.name,
             definition_hash=target.definition_hash("auto"),
             mode=target.mode,
@@ -303,9 +300,9 @@ class StreamLoader:
             newest_by=dataset.newest_by,
         )
 
-    def _open_run(self, stream: Stream, loaded_to: int) -> _OpenRun:
+    def _open_run(self, stream: str, loaded_to: int) -> _OpenRun:
         """Return the run that takes the next group: the one that this process has opened, or another."""
-        if self._run is not None and self._run.stretch.stream == stream.name:
+        if self._run is not None and self._run.stretch.stream == stream:
             return self._run
         stretch = self._stretch(stream)
         self._run = self._retrying(self._opened, stretch, loaded_to)

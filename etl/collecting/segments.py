@@ -19,6 +19,8 @@ from typing import NamedTuple
 import msgspec
 import xxhash
 
+from etl.collecting.buffers import UnreadableError
+
 _MAGIC = b"ETS1"
 _HEAD = struct.Struct("<4sIIIQ")
 _HASH_BYTES = 16
@@ -50,7 +52,7 @@ class Group(NamedTuple):
         return self.offset + len(self.lines)
 
 
-class DamagedError(Exception):
+class DamagedError(UnreadableError):
     """An ended segment does not have the bytes that were written."""
 
 
@@ -168,7 +170,10 @@ def ended_groups(segment: Segment, after: int = 0) -> Iterator[Group]:
         if group.lines:
             yield group
     if read != segment.path.stat().st_size:
-        raise DamagedError(f"{segment.path}: the bytes after byte {read:,} of the file are not those that were written")
+        raise DamagedError(
+            f"{segment.path}: the bytes after byte {read:,} of the file are not those that were written",
+            "restore the file of the spool, or move it away",
+        )
 
 
 def end_of(stream: Stream) -> int:

@@ -11,9 +11,9 @@ import uvicorn
 import uvloop
 
 from etl.collecting.access import Gate, Keys, Loopback
-from etl.collecting.reading import Keep
+from etl.collecting.buffers import Keep, Limits
+from etl.collecting.reading import SpoolStore
 from etl.collecting.receiving import Place, Receiver
-from etl.collecting.spool import Limits
 from etl.collecting.work import Loading, Work
 from etl.database.connecting import Database
 from etl.errors import ExitCode
@@ -35,27 +35,28 @@ def collect(database: Database, config_dir: Path, settings: CollectSettings, log
     """
     require_loopback(settings.host, settings.auth)
     load_settings = LoadSettings(failed_dir=settings.failed_dir)
+    store = SpoolStore(folder=settings.spool)
     work = Work(
         database=database,
         config_dir=config_dir,
-        spool=settings.spool,
+        store=store,
         settings=load_settings,
         keep=Keep(seconds=settings.keep_seconds, bytes=(settings.backlog_mb << 20) // 4),
         refresh_seconds=settings.refresh_seconds,
         logs=logs,
     )
     limits = Limits(most_bytes=settings.backlog_mb << 20)
-    place = Place(config_dir=config_dir, spool=settings.spool, settings=load_settings, limits=limits)
+    place = Place(config_dir=config_dir, store=store, settings=load_settings, limits=limits)
     gate: Gate = Loopback() if settings.auth == "none" else Keys(database, settings.rate_limit)
     loading = Loading(work)
     receiver = Receiver(database, place, gate, loading, settings.body_mb << 20)
-    with bound(settings.host, settings.port) as listener, loading.running(), closing(receiver.spools) as spools:
-        spools.open_all()
+    with bound(settings.host, settings.port) as listener, loading.running(), closing(receiver.buffers) as buffers:
+        buffers.open_all()
         host, port = listener.getsockname()[:2]
         server = DrainingServer(_config(receiver))
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         logging.getLogger("uvicorn").setLevel("WARNING")
-        log.info("collecting", address=address, database=database.name, spool=str(settings.spool))
+        log.info("collecting", address=address, database=database.name, buffer=store.name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.serve(sockets=[listener]))
     log.info("collector_ended", signal=server.signal, waiting_bytes=loading.lag.bytes)

@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+from etl.collecting.buffers import Accepted, Keep, Limits
 from etl.collecting.events import events_of
 from etl.collecting.loading import StreamLoader
-from etl.collecting.reading import Keep
-from etl.collecting.spool import Accepted, Limits, Spool
+from etl.collecting.reading import SpoolReader
+from etl.collecting.spool import Spool
 from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.ingestion.failed_store.store import FailedStore
@@ -32,7 +33,7 @@ def loader_of(conninfo: str, folder: Path, dataset: Dataset, keep: Keep = KEEP) 
     load = Load(database=Database(conninfo=conninfo), settings=settings, targets=[target], stop=Stop())
     store = FailedStore(folder / "failed")
     store.prepare()
-    return StreamLoader(load, target, spool_of(folder, dataset.name), store, keep)
+    return StreamLoader(load, target, SpoolReader(folder / "spool"), store, keep)
 
 
 def send(site: Site, dataset: str, *bodies: object) -> list[Accepted]:
