@@ -28,6 +28,7 @@ OnUnknown = Literal["ignore", "warn", "reject"]
 LogFormat = Literal["auto", "console", "json"]
 Auth = Literal["none", "keys", "jwt"]
 CollectAuth = Literal["none", "keys"]
+CollectPart = Literal["all", "accept", "load"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -472,6 +473,30 @@ class CollectSettings:
             twins=("ETL_COLLECT_AUTH",),
         ),
     ] = "none"
+    buffer: Annotated[
+        str,
+        Option(
+            "Where accepted events wait. spool: on the disk of this machine; redis://HOST:PORT/NUMBER: in Redis or"
+            " Valkey; embedded: in a Valkey server that the collector starts.",
+            metavar="spool|embedded|URL",
+            twins=("ETL_COLLECT_BUFFER",),
+        ),
+    ] = "spool"
+    accept_volatile: Annotated[
+        bool,
+        Option(
+            "Use a server whose settings may lose events that were acknowledged.",
+            twins=("ETL_COLLECT_ACCEPT_VOLATILE",),
+        ),
+    ] = False
+    part: Annotated[
+        CollectPart,
+        Option(
+            "What this process does with the events in Redis or Valkey. accept: others load them; load: others accept"
+            " them; all: both.",
+            twins=("ETL_COLLECT_PART",),
+        ),
+    ] = "all"
     spool: Annotated[
         Path,
         Option(
@@ -491,7 +516,7 @@ class CollectSettings:
     backlog_mb: Annotated[
         int,
         Option(
-            "MB of the spool of one dataset; with more, requests are asked to come again.",
+            "MB of the buffer of one dataset; with more, requests are asked to come again.",
             least=1,
             most=1 << 20,
             twins=("ETL_COLLECT_BACKLOG_MB",),
@@ -500,7 +525,7 @@ class CollectSettings:
     keep_seconds: Annotated[
         float,
         Option(
-            "Seconds for which an event stays in the spool, unless a quarter of the backlog is full.",
+            "Seconds for which an event stays in the buffer, unless a quarter of the backlog is full.",
             least=0,
             most=31_536_000,
             twins=("ETL_COLLECT_KEEP_SECONDS",),

@@ -49,12 +49,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the buffers are, and what their datasets need."""
+    """Where the buffers are, and what their datasets need; `accepts`: events may be sent to this process."""
 
     config_dir: Path
     store: Store
     settings: LoadSettings
     limits: Limits
+    accepts: bool = True
 
 
 class Buffers:
@@ -89,7 +90,7 @@ class Buffers:
         with self._lock:
             if self._is_closed:
                 raise DatabaseError("the collector ends")
-            if not _NAME.fullmatch(dataset):
+            if not self._place.accepts or not _NAME.fullmatch(dataset):
                 raise UsageError("there is no dataset of this name")
             if dataset not in self._open:
                 place = self._place
@@ -117,7 +118,7 @@ class Buffers:
 class Receiver:
     """Answers the requests of the collector."""
 
-    def __init__(self, database: Database, place: Place, gate: Gate, loading: Loading, most_bytes: int) -> None:
+    def __init__(self, database: Database, place: Place, gate: Gate, loading: Loading | None, most_bytes: int) -> None:
         self._database = database
         self._place = place
         self._gate = gate
@@ -197,6 +198,8 @@ class Receiver:
         except BusyError as error:
             raise AnswerError(503, str(error), seconds=30) from None
         except UsageError as error:
+            if not self._place.accepts:
+                raise AnswerError(404, "this process loads events, and others accept them", close=True) from None
             is_known = dataset in datasets.names(self._place.config_dir)
             status, detail = (422, str(error)) if is_known else (404, "there is no dataset of this name")
             raise AnswerError(status, detail, close=True) from None
@@ -233,25 +236,20 @@ class Receiver:
 
     async def _healthz(self, send: Send) -> int:
         broken = self.buffers.broken
-        state = {
-            "status": "broken" if broken else "ok",
-            "is_loading": self._loading.is_alive,
-            "waiting_bytes": self._loading.lag.bytes,
-            "waiting_seconds": math.floor(self._loading.lag.seconds),
-        }
+        state: dict[str, Any] = {"status": "broken" if broken else "ok"}
+        if self._loading is not None:
+            state["is_loading"] = self._loading.is_alive
+            state["waiting_bytes"] = self._loading.lag.bytes
+            state["waiting_seconds"] = math.floor(self._loading.lag.seconds)
         status = 503 if broken else 200
         await answer(send, status, msgspec.json.encode(state))
         return status
 
     def _metrics(self) -> str:
-        lag = self._loading.lag
         families: list[tuple[str, str, str, dict[str, float]]] = [
             ("events_accepted_total", "counter", "Events that were acknowledged", _by("dataset", self._events)),
             ("requests_total", "counter", "Requests by the status of their answer", _by("status", self._answers)),
             ("spool_bytes", "gauge", "Bytes of the buffer", _by("dataset", self.buffers.bytes)),
-            ("waiting_bytes", "gauge", "Bytes of events that are not loaded yet", {"": lag.bytes}),
-            ("waiting_seconds", "gauge", "Age of the oldest event that is not loaded yet", {"": lag.seconds}),
-            ("loading_up", "gauge", "1 while the loader process runs", {"": int(self._loading.is_alive)}),
             (
                 "spool_broken",
                 "gauge",
@@ -259,6 +257,13 @@ class Receiver:
                 {"": len(self.buffers.broken)},
             ),
         ]
+        if self._loading is not None:
+            lag, is_alive = self._loading.lag, self._loading.is_alive
+            families += [
+                ("waiting_bytes", "gauge", "Bytes of events that are not loaded yet", {"": lag.bytes}),
+                ("waiting_seconds", "gauge", "Age of the oldest event that is not loaded yet", {"": lag.seconds}),
+                ("loading_up", "gauge", "1 while the loader process runs", {"": int(is_alive)}),
+            ]
         lines: list[str] = []
         for name, kind, text, values in families:
             lines += [f"# HELP etl_collect_{name} {text}", f"# TYPE etl_collect_{name} {kind}"]

@@ -3,16 +3,16 @@
 import asyncio
 import logging
 import signal
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import structlog
 import uvicorn
 import uvloop
 
+from etl.collecting import stores
 from etl.collecting.access import Gate, Keys, Loopback
 from etl.collecting.buffers import Keep, Limits
-from etl.collecting.reading import SpoolStore
 from etl.collecting.receiving import Place, Receiver
 from etl.collecting.work import Loading, Work
 from etl.database.connecting import Database
@@ -30,36 +30,41 @@ log = structlog.get_logger(__name__)
 def collect(database: Database, config_dir: Path, settings: CollectSettings, logs: Logs) -> int:
     """Accept and load events until a signal arrives; return the exit code: 0 after SIGTERM.
 
-    Raises UsageError when the address is in use or not this machine's own, BusyError when another collector writes the
-    spool, DatabaseError when the spool cannot be used.
+    Raises UsageError when the address is in use or not this machine's own, or the buffer may lose events; BusyError
+    when another collector writes the buffer, DatabaseError when the buffer cannot be used.
     """
     require_loopback(settings.host, settings.auth)
     load_settings = LoadSettings(failed_dir=settings.failed_dir)
-    store = SpoolStore(folder=settings.spool)
-    work = Work(
-        database=database,
-        config_dir=config_dir,
-        store=store,
-        settings=load_settings,
-        keep=Keep(seconds=settings.keep_seconds, bytes=(settings.backlog_mb << 20) // 4),
-        refresh_seconds=settings.refresh_seconds,
-        logs=logs,
-    )
-    limits = Limits(most_bytes=settings.backlog_mb << 20)
-    place = Place(config_dir=config_dir, store=store, settings=load_settings, limits=limits)
+    keep = Keep(seconds=settings.keep_seconds, bytes=(settings.backlog_mb << 20) // 4)
+    limits = Limits(most_bytes=settings.backlog_mb << 20, key_seconds=settings.keep_seconds)
     gate: Gate = Loopback() if settings.auth == "none" else Keys(database, settings.rate_limit)
-    loading = Loading(work)
-    receiver = Receiver(database, place, gate, loading, settings.body_mb << 20)
-    with bound(settings.host, settings.port) as listener, loading.running(), closing(receiver.buffers) as buffers:
-        buffers.open_all()
-        host, port = listener.getsockname()[:2]
+    with ExitStack() as stack:
+        listener = stack.enter_context(bound(settings.host, settings.port))
+        store = stack.enter_context(stores.running(settings))
+        loading = None
+        if settings.part != "accept":
+            work = Work(
+                database=database,
+                config_dir=config_dir,
+                store=store,
+                settings=load_settings,
+                keep=keep,
+                refresh_seconds=settings.refresh_seconds,
+                logs=logs,
+            )
+            loading = stack.enter_context(Loading(work).running())
+        accepts = settings.part != "load"
+        place = Place(config_dir=config_dir, store=store, settings=load_settings, limits=limits, accepts=accepts)
+        receiver = Receiver(database, place, gate, loading, settings.body_mb << 20)
+        stack.enter_context(closing(receiver.buffers)).open_all()
         server = DrainingServer(_config(receiver))
+        host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         logging.getLogger("uvicorn").setLevel("WARNING")
         log.info("collecting", address=address, database=database.name, buffer=store.name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.serve(sockets=[listener]))
-    log.info("collector_ended", signal=server.signal, waiting_bytes=loading.lag.bytes)
+    log.info("collector_ended", signal=server.signal, waiting_bytes=loading.lag.bytes if loading else None)
     return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT
 
 
