@@ -489,6 +489,14 @@ class CollectSettings:
             twins=("ETL_COLLECT_ACCEPT_VOLATILE",),
         ),
     ] = False
+    direct: Annotated[
+        bool,
+        Option(
+            "Load events at once, and acknowledge them after the commit: no buffer, and no answer while the database"
+            " is away.",
+            twins=("ETL_COLLECT_DIRECT",),
+        ),
+    ] = False
     part: Annotated[
         CollectPart,
         Option(

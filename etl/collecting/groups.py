@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import structlog
+
 from etl.collecting.buffers import Accepted, Limits, OtherBodyError, RefusedError
 from etl.collecting.events import Events
 
 GROUP_BYTES = 16 << 20
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,9 @@ class Request:
 
 
 class GroupWriter:
-    """Takes requests of one dataset; one thread writes them, a group at a time."""
+    """Takes requests of one dataset; one thread writes them, a group of at most about `group_bytes` at a time."""
+
+    group_bytes = GROUP_BYTES
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -100,7 +106,12 @@ class GroupWriter:
     def _write_all(self) -> None:
         while (requests := self._next()) is not None:
             if requests := [request for request in requests if request.future.set_running_or_notify_cancel()]:
-                self._write(requests)
+                try:
+                    self._write(requests)
+                except Exception as error:  # noqa: BLE001 - the thread continues, and the text may quote an event
+                    log.error("group_failed", error=type(error).__name__)  # noqa: TRY400 - without the text
+                    left = [request for request in requests if not request.future.done()]
+                    self._refuse_all(left, RefusedError("the collector has a fault; nothing was acknowledged", 5))
             self._after_group()
         self._end()
 
@@ -115,7 +126,7 @@ class GroupWriter:
             if not self._waiting:
                 return None
             count = size = 0
-            while count < len(self._waiting) and size < GROUP_BYTES:
+            while count < len(self._waiting) and size < self.group_bytes:
                 size += len(self._waiting[count].events.lines)
                 count += 1
             requests, self._waiting = self._waiting[:count], self._waiting[count:]

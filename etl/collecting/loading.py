@@ -6,7 +6,7 @@ and moves the position of the stream, so that each event is loaded once, whateve
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import psycopg
@@ -30,7 +30,7 @@ from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, locks, losses, runs, streams
-from etl.ingestion.ledger.streams import NewStretch
+from etl.ingestion.ledger.streams import EventKey, NewStretch
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter, worker
 from etl.ingestion.pipeline.batches import Loader, retry_policy
 from etl.ingestion.pipeline.job import Load
@@ -77,11 +77,15 @@ def require_collectable(target: Target) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamLedgerWriter:
-    """Claims and enters the groups of a stream; everything but the position is as for the batches of a file."""
+    """Claims and enters the groups of a stream; everything but the position is as for the batches of a file.
+
+    `keys` are the requests with idempotency keys whose events are loaded without a buffer.
+    """
 
     stretch: NewStretch
     batches: RunLedgerWriter
     loaded_to: int
+    keys: Sequence[EventKey] = ()
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
         """Claim a group, if the stream is loaded up to it and no other run was opened since.
@@ -102,7 +106,8 @@ class StreamLedgerWriter:
         return self.batches.claim(connection, batch)
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
-        """Enter a group, and how far the stream is loaded with it."""
+        """Enter a group, and how far the stream is loaded with it. Raises KeyTakenError."""
+        streams.enter_keys(connection, self.stretch.dataset, self.keys)
         self.batches.enter(connection, batch, entry, stored)
         streams.enter_group(connection, self.stretch, self.batches.run, batch.piece, entry)
 
@@ -252,11 +257,47 @@ class StreamLoader:
         known = streams.position(connection, stream) or streams.begin(connection, stream, self._target.dataset.name)
         return known.loaded_to, known.count_events
 
-    def _load_group(self, stream: str, stretch: Stretch, loaded_to: int, count: int) -> Loaded:
+    # Without a buffer
+
+    def load_now(self, stream: str, lines: bytes, keys: Sequence[EventKey]) -> int:
+        """Load events at the end of a stream, with the keys of their requests; return the byte at which they begin.
+
+        The offsets of the keys are those in the lines. Raises KeyTakenError, and every error that ends a load.
+        """
+        try:
+            loaded_to, count = self._position(stream)
+            placed = [replace(key, stream=stream, offset=loaded_to + key.offset) for key in keys]
+            self._load_group(stream, Stretch(offset=loaded_to, lines=lines), loaded_to, count, placed)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, self._load.database) from error
+        return loaded_to
+
+    def known_keys(self, keys: Sequence[str]) -> dict[str, EventKey]:
+        """Return the requests with these keys whose events were loaded without a buffer.
+
+        Raises DatabaseError.
+        """
+        try:
+            return streams.known_keys(self._session.connection(), self._target.dataset.name, keys)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, self._load.database) from error
+
+    def forget_keys(self, seconds: float) -> None:
+        """Remove the keys of requests that are older than so many seconds. Raises DatabaseError."""
+        try:
+            streams.forget_keys(self._session.connection(), self._target.dataset.name, seconds)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, self._load.database) from error
+
+    # A group
+
+    def _load_group(
+        self, stream: str, stretch: Stretch, loaded_to: int, count: int, keys: Sequence[EventKey] = ()
+    ) -> Loaded:
         piece = stretch.piece(count + 1)
         while True:
             run = self._open_run(stream, loaded_to)
-            loader = self._loader(run, loaded_to)
+            loader = self._loader(run, loaded_to, keys)
             with bound_contextvars(run=run.context.run.run):
                 for batch in run.paths.batching(piece):
                     if batch is None:
@@ -271,8 +312,9 @@ class StreamLoader:
                 else:
                     raise InternalError("a piece ended without its batch")
 
-    def _loader(self, run: _OpenRun, loaded_to: int) -> Loader:
-        writer = StreamLedgerWriter(stretch=run.stretch, batches=RunLedgerWriter.of(run.context), loaded_to=loaded_to)
+    def _loader(self, run: _OpenRun, loaded_to: int, keys: Sequence[EventKey]) -> Loader:
+        batches = RunLedgerWriter.of(run.context)
+        writer = StreamLedgerWriter(stretch=run.stretch, batches=batches, loaded_to=loaded_to, keys=keys)
         return Loader(
             database=run.loader.database,
             wire=run.wire,

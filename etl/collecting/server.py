@@ -10,9 +10,9 @@ import structlog
 import uvicorn
 import uvloop
 
-from etl.collecting import stores
+from etl.collecting import direct, stores
 from etl.collecting.access import Gate, Keys, Loopback
-from etl.collecting.buffers import Keep, Limits
+from etl.collecting.buffers import Keep, Limits, Store
 from etl.collecting.receiving import Place, Receiver
 from etl.collecting.work import Loading, Work
 from etl.database.connecting import Database
@@ -40,9 +40,12 @@ def collect(database: Database, config_dir: Path, settings: CollectSettings, log
     gate: Gate = Loopback() if settings.auth == "none" else Keys(database, settings.rate_limit)
     with ExitStack() as stack:
         listener = stack.enter_context(bound(settings.host, settings.port))
-        store = stack.enter_context(stores.running(settings))
         loading = None
-        if settings.part != "accept":
+        if settings.direct:
+            store: Store = stack.enter_context(direct.running(database, config_dir, settings, load_settings))
+        else:
+            store = stack.enter_context(stores.running(settings))
+        if settings.part != "accept" and not settings.direct:
             work = Work(
                 database=database,
                 config_dir=config_dir,
