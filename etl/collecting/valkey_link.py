@@ -17,12 +17,13 @@ from etl.errors import UsageError
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 15.0
 
-_EXPECTED = {
+EXPECTED = {
     "appendonly": "yes",
     "appendfsync": "always",
     "no-appendfsync-on-rewrite": "no",
     "maxmemory-policy": "noeviction",
 }
+"""The settings of a server that keeps what it has acknowledged."""
 
 
 class AwayError(Exception):
@@ -134,13 +135,13 @@ def _require_durable(connection: Any) -> None:
     """Raise UsageError, with the settings, when the server may lose what it has acknowledged."""
     hint = "set it, or accept that a crash of the server loses events: --accept-volatile"
     try:
-        answers = _exchange(connection, [("CONFIG", "GET", name) for name in _EXPECTED])
+        answers = _exchange(connection, [("CONFIG", "GET", name) for name in EXPECTED])
     except ResponseError as error:
         raise UsageError("the server of the buffer does not show its settings (CONFIG GET)", hint=hint) from error
     found = {
-        name: (answer[1].decode() if answer else "unknown") for name, answer in zip(_EXPECTED, answers, strict=True)
+        name: (answer[1].decode() if answer else "unknown") for name, answer in zip(EXPECTED, answers, strict=True)
     }
-    wrong = [f"{name} is {found[name]}, not {value}" for name, value in _EXPECTED.items() if found[name] != value]
+    wrong = [f"{name} is {found[name]}, not {value}" for name, value in EXPECTED.items() if found[name] != value]
     if wrong:
         raise UsageError(f"the server of the buffer may lose what it has acknowledged: {'; '.join(wrong)}", hint=hint)
 

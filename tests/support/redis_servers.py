@@ -30,9 +30,9 @@ DURABLE = {
 class RedisServer:
     """A server with its files in a folder; `client` asks it without a word of the loader."""
 
-    def __init__(self, folder: Path, program: str, **settings: str) -> None:
+    def __init__(self, folder: Path, program: str, port: int, **settings: str) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = port
         self._program = program
         self._settings = DURABLE | {name.replace("_", "-"): value for name, value in settings.items()}
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,6 +68,11 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    def close(self) -> None:
+        """Kill the server, and end the connections to it."""
+        self.client.close()
+        self.kill()
+
 
 @contextmanager
 def redis_server(folder: Path, kind: str = "valkey", **settings: str) -> Iterator[RedisServer]:
@@ -75,10 +80,9 @@ def redis_server(folder: Path, kind: str = "valkey", **settings: str) -> Iterato
     program = str(get_binary_path()) if kind == "valkey" else shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed: apt-get install redis-server")
-    server = RedisServer(folder, program, **settings)
+    server = RedisServer(folder, program, free_port(), **settings)
     server.start()
     try:
         yield server
     finally:
-        server.client.close()
-        server.kill()
+        server.close()
