@@ -530,10 +530,19 @@ class CollectSettings:
             twins=("ETL_COLLECT_BACKLOG_MB",),
         ),
     ] = 1024
+    keep_mb: Annotated[
+        int | None,
+        Option(
+            "MB of loaded events of one stream that stay in the buffer at most; default: a quarter of the backlog.",
+            least=0,
+            most=1 << 20,
+            twins=("ETL_COLLECT_KEEP_MB",),
+        ),
+    ] = None
     keep_seconds: Annotated[
         float,
         Option(
-            "Seconds for which an event stays in the buffer, unless a quarter of the backlog is full.",
+            "Seconds for which an event that is loaded stays in the buffer, as long as --keep-mb allows it.",
             least=0,
             most=31_536_000,
             twins=("ETL_COLLECT_KEEP_SECONDS",),

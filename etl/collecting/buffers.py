@@ -112,6 +112,9 @@ class Buffered(Protocol):
     def waiting(self, position: int) -> tuple[int, float]:
         """Return the durable bytes after a position, and the age of the oldest event of them in seconds."""
 
+    def waiting_events(self, position: int) -> int:
+        """Return how many durable events are after a position."""
+
     def has(self, offset: int) -> bool:
         """Return whether the stream has an event at a byte, loaded or not."""
 

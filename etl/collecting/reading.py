@@ -1,9 +1,11 @@
 """The spool as the loader reads it: the events of ended segments, from a place on; and what is loaded is removed."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 
 from etl.collecting import segments
@@ -108,6 +110,11 @@ class SpooledStream:
         with _reading(self.stream.folder):
             return waiting(self.stream, position)
 
+    def waiting_events(self, position: int) -> int:
+        """Return how many events are after a position, as far as segments have ended."""
+        with _reading(self.stream.folder):
+            return waiting_events(self.stream, position)
+
     def has(self, offset: int) -> bool:
         """Return whether the stream has an event at a byte, also in its open segment."""
         try:
@@ -135,12 +142,17 @@ def next_stretch(stream: Stream, position: int, most_events: int, most_bytes: in
 
 def _lines_from(stream: Stream, position: int) -> Iterator[tuple[bytes, int]]:
     ended = [segment for segment in stream.segments() if segment.is_ended]
-    for segment, following in zip(ended, [*ended[1:], None], strict=True):
+    for segment, following in _with_following(ended):
         if following is not None and following.offset <= position:
             continue
         for group in segments.ended_groups(segment, position):
             begin = max(0, position - group.offset)
             yield group.lines[begin:], group.offset + begin
+
+
+def _with_following(ended: Sequence[Segment]) -> Iterator[tuple[Segment, Segment | None]]:
+    """Yield each segment with the one after it; a stream that has just begun has none yet."""
+    return zip_longest(ended, ended[1:])
 
 
 def end_known(stream: Stream) -> int:
@@ -161,6 +173,24 @@ def waiting(stream: Stream, position: int) -> tuple[int, float]:
     return size, 0.0
 
 
+def waiting_events(stream: Stream, position: int) -> int:
+    """Return how many events of a stream are after a position, as far as its segments have ended."""
+    ended = [segment for segment in stream.segments() if segment.is_ended]
+    total = 0
+    for segment, following in _with_following(ended):
+        if following is not None and following.offset <= position:
+            continue
+        with suppress(FileNotFoundError):
+            total += _events_of(segment) if segment.offset >= position else segments.count_after(segment, position)
+    return total
+
+
+@lru_cache(maxsize=100_000)
+def _events_of(segment: Segment) -> int:
+    """Return how many events an ended segment has; it never changes."""
+    return segments.count_after(segment, segment.offset)
+
+
 def remove_loaded(stream: Stream, position: int, keep: Keep, *, is_last: bool) -> None:
     """Remove the segments whose events are loaded and need not be kept, and the folder of a stream that has ended.
 
@@ -170,7 +200,7 @@ def remove_loaded(stream: Stream, position: int, keep: Keep, *, is_last: bool) -
     ended = [segment for segment in found if segment.is_ended]
     before = time.time() - keep.seconds
     size = sum(_size(segment) for segment in ended)
-    for segment, following in zip(ended, [*ended[1:], None], strict=True):
+    for segment, following in _with_following(ended):
         if (following is None and is_last) or not (size > keep.bytes or _is_old(segment, before)):
             break
         size -= _size(segment)

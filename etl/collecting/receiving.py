@@ -131,6 +131,16 @@ class Receiver:
         self._reader: Reader | None = None
         self._session_lock = threading.Lock()
 
+    @property
+    def buffer(self) -> str:
+        """Where events wait, without a password."""
+        return self._place.store.name
+
+    @property
+    def broken(self) -> list[str]:
+        """The datasets whose buffer takes no events until the next start."""
+        return self.buffers.broken
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, and the questions of the server at its begin and end."""
         if scope["type"] == "lifespan":
@@ -157,7 +167,7 @@ class Receiver:
             return await self._healthz(send)
         await self._gate.require(headers)
         if path == "/metrics":
-            await answer(send, 200, self._metrics().encode(), media_type="text/plain; version=0.0.4")
+            await answer(send, 200, self.metrics().encode(), media_type="text/plain; version=0.0.4")
             return 200
         if not path.startswith(_EVENTS):
             raise AnswerError(404, "send events to /v1/events/DATASET")
@@ -235,7 +245,7 @@ class Receiver:
     # Operation
 
     async def _healthz(self, send: Send) -> int:
-        broken = self.buffers.broken
+        broken = self.broken
         state: dict[str, Any] = {"status": "broken" if broken else "ok"}
         if self._loading is not None:
             state["is_loading"] = self._loading.is_alive
@@ -245,7 +255,8 @@ class Receiver:
         await answer(send, status, msgspec.json.encode(state))
         return status
 
-    def _metrics(self) -> str:
+    def metrics(self) -> str:
+        """Return the metrics for Prometheus in the text format."""
         families: list[tuple[str, str, str, dict[str, float]]] = [
             ("events_accepted_total", "counter", "Events that were acknowledged", _by("dataset", self._events)),
             ("requests_total", "counter", "Requests by the status of their answer", _by("status", self._answers)),
@@ -254,7 +265,7 @@ class Receiver:
                 "spool_broken",
                 "gauge",
                 "Buffers that take nothing until the next start",
-                {"": len(self.buffers.broken)},
+                {"": len(self.broken)},
             ),
         ]
         if self._loading is not None:

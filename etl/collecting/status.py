@@ -11,11 +11,12 @@ from etl.ingestion.ledger import streams
 
 @dataclass(frozen=True, kw_only=True)
 class StreamState:
-    """A stream of a buffer: the events that are loaded, and the bytes and the age in seconds of those that wait."""
+    """A stream of a buffer: the events that are loaded, and the count, bytes and age in seconds of those that wait."""
 
     stream: str
     dataset: str
     loaded_events: int
+    waiting_events: int
     waiting_bytes: int
     waiting_seconds: float
     run: str | None
@@ -31,11 +32,13 @@ def states(connection: psycopg.Connection, reader: Reader) -> Iterator[StreamSta
         known = {each.stream: each for each in streams.positions(connection, dataset)}
         for stream in reader.streams(dataset):
             position = known.get(stream.name)
-            size, age = stream.waiting(0 if position is None else position.loaded_to)
+            loaded_to = 0 if position is None else position.loaded_to
+            size, age = stream.waiting(loaded_to)
             yield StreamState(
                 stream=stream.name,
                 dataset=dataset,
                 loaded_events=0 if position is None else position.count_events,
+                waiting_events=stream.waiting_events(loaded_to) if size else 0,
                 waiting_bytes=size,
                 waiting_seconds=round(age, 1),
                 run=None if position is None else position.run,

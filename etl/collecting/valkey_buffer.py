@@ -76,8 +76,9 @@ class ValkeyBuffer(GroupWriter):
         arguments: list[str | bytes | int] = [*names, limits.most_bytes, key_ms, ENTRY_BYTES]
         for request in requests:
             parts = [*_parts(request.events.lines)]
+            pairs = [each for part in parts for each in (part, part.count(b"\n"))]
             lengths = msgspec.json.encode(request.events.lengths) if request.key is not None else b""
-            arguments += [request.key or "", request.body, lengths, len(parts), *parts]
+            arguments += [request.key or "", request.body, lengths, len(parts), *pairs]
         found: tuple[bytes, int, list[int | bytes]] = self._link.run(
             ACCEPT, (*keys_of(self._dataset), DATASETS), arguments
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from etl.errors import UsageError
@@ -53,8 +53,8 @@ class Link:
         connection = self._connected()
         try:
             return _exchange(connection, commands)
-        except ResponseError:
-            if len(commands) > 1:
+        except ResponseError as error:
+            if len(commands) > 1 or isinstance(error, ReadOnlyError):  # Another server may be the primary now.
                 self.close()
             raise
         except (RedisError, OSError) as error:
@@ -117,7 +117,7 @@ class Link:
 def pool_of(url: str) -> ConnectionPool:
     """Return what makes connections to an address. Raises UsageError, without the address: it may have a password."""
     try:
-        return ConnectionPool.from_url(
+        pool = ConnectionPool.from_url(
             url,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
@@ -125,10 +125,12 @@ def pool_of(url: str) -> ConnectionPool:
             socket_connect_timeout=_CONNECT_SECONDS,
             client_name="etl-collect",
         )
-    except ValueError as error:
+        pool.make_connection()  # Without a word to the server: options that it does not know show here.
+    except (TypeError, ValueError) as error:
         raise UsageError(
             "--buffer cannot be read", hint="expected spool, embedded, or redis://HOST:PORT/NUMBER"
         ) from error
+    return pool
 
 
 def _require_durable(connection: Any) -> None:

@@ -68,15 +68,17 @@ class ValkeyReader:
 
     def streams(self, dataset: str) -> "list[ValkeyStream]":
         """Return the streams of a dataset in the order in which they began."""
-        _, streams, ends = keys_of(dataset)
+        _, streams, ends, counts = keys_of(dataset)
+        commands = [("LRANGE", streams, 0, -1), ("HGETALL", ends), ("HGETALL", counts)]
         with _reading():
-            names, found = self._link.call_all([("LRANGE", streams, 0, -1), ("HGETALL", ends)])
-        end_of = dict(zip(found[::2], found[1::2], strict=True))
+            names, *found = self._link.call_all(commands)
+        end_of, count_of = (dict(zip(each[::2], each[1::2], strict=True)) for each in found)
         return [
             ValkeyStream(
                 name=name.decode(),
                 dataset=dataset,
                 end=int(end_of.get(name, 0)),
+                count=int(count_of.get(name, 0)),
                 link=self._link,
                 loaded=self._loaded.setdefault(name.decode(), deque()),
             )
@@ -90,11 +92,12 @@ class ValkeyReader:
 
 @dataclass(frozen=True, kw_only=True)
 class ValkeyStream:
-    """A stream: `end` is the byte after its last event, `loaded` when it was loaded up to which byte."""
+    """A stream: the byte after its last event, the number of its events, and when it was loaded up to which byte."""
 
     name: str
     dataset: str
     end: int
+    count: int
     link: Link
     loaded: deque[tuple[float, int]]
 
@@ -133,6 +136,19 @@ class ValkeyStream:
             if not found or _end(found[0]) <= position:
                 found = self.link.call("XRANGE", self._key, f"({position}-1", "+", "COUNT", 1)
         return size, max(0.0, time.time() - int(_values(found[0])[b"t"]) / 1000) if found else 0.0
+
+    def waiting_events(self, position: int) -> int:
+        """Return how many events are after a position."""
+        if position >= self.end:
+            return 0
+        with _reading():
+            found = self.link.call("XREVRANGE", self._key, f"{position}-1", "-", "COUNT", 1)
+            if not found:
+                found = self.link.call("XRANGE", self._key, f"({position}-1", "+", "COUNT", 1)
+        if not found:
+            return 0
+        values, begin = _values(found[0]), _offset(found[0])
+        return self.count - int(values[b"e"]) - values[b"l"].count(b"\n", 0, max(0, position - begin))
 
     def has(self, offset: int) -> bool:
         """Return whether the stream has an event at a byte."""

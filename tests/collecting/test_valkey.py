@@ -1,6 +1,8 @@
 """Events in Redis or Valkey: what is acknowledged is durable and loaded once; other requests are refused."""
 
 import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -125,6 +127,27 @@ def test_a_full_server(valkey: RedisServer) -> None:
         until(lambda: _accepted_until_refused(buffer, lambda at: _events({"n": at}))[0] > 1, "room")
 
 
+@pytest.mark.slow
+def test_a_full_disk(tmp_path: Path) -> None:
+    """On a full disk the server ends, nothing is acknowledged that is not written, and all is there after a start."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "etl-test", str(disk)]
+    done = subprocess.run(mount, capture_output=True, encoding="utf-8", check=False) if os.geteuid() == 0 else None
+    if done is None or done.returncode:
+        pytest.skip(f"may not mount a small file system: {done.stderr.strip() if done else 'not root'}")
+    try:
+        with redis_server(disk / "valkey") as server, closing(_opened(server)) as buffer:
+            count, reason = _accepted_until_refused(buffer, lambda at: _events({"n": at, "note": "x" * 9_000}))
+            assert (count > 100, reason) == (True, "the server of the buffer takes no events now")
+            server.kill()
+            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+            server.start()
+            assert [json.loads(line)["n"] for line in _lines(server)] == list(range(count))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_settings_that_lose_events(site: Site, valkey: RedisServer) -> None:
     """A server that may lose what it has acknowledged is refused with each such setting, unless that is accepted."""
     for setting, value in {"appendfsync": "everysec", "no-appendfsync-on-rewrite": "yes"}.items():
@@ -146,10 +169,11 @@ def test_settings_that_lose_events(site: Site, valkey: RedisServer) -> None:
     valkey.kill()
     with pytest.raises(DatabaseError, match="cannot be reached"):
         valkey.store.require_usable()
-    for address in ("http://127.0.0.1", "redis://127.0.0.1:port/0"):
+    for address in ("http://127.0.0.1", "redis://127.0.0.1:port/0", "redis://127.0.0.1/0?word=1"):
         ended = site.run("collect", "--port", "0", "--buffer", address)
         assert (ended.returncode, "--buffer cannot be read" in ended.stderr) == (2, True)
     assert site.run("collect", "--part", "load").returncode == 2
+    assert "--keep-mb" in site.run("collect", "--keep-mb", "2000").stderr
 
 
 def test_retention(valkey: RedisServer) -> None:
@@ -158,6 +182,7 @@ def test_retention(valkey: RedisServer) -> None:
         for number in range(3):
             buffer.submit(_events({"n": number})).result()
         [stream] = reader.streams("scans")
+        assert [stream.waiting_events(at) for at in (0, 9, 12, 27)] == [3, 2, 2, 0]
         stream.remove_loaded(27, EVERYTHING, is_last=True)
         stream.remove_loaded(12, NOTHING, is_last=True)
         assert _lines(valkey) == [b'{"n": 1}', b'{"n": 2}']
@@ -195,6 +220,8 @@ def test_events_are_loaded_once(site: Site, valkey: RedisServer) -> None:
         assert site.value("select count(*) from logistics.parcels") == 1_500
         assert site.ask("select loaded_to, count_events from etl.streams") == [(accepted.offsets[0] + 37, 1_501)]
         one.submit(_events({"parcel_id": "A"})).result()
+        [state] = site.run("collect", "--status", "--json", "--buffer", valkey.url).lines
+        assert (state["loaded_events"], state["waiting_events"], state["waiting_bytes"]) == (1_501, 1, 19)
         assert [load_all(loader) for loader in loaders] == [1, 0]
         for loader in loaders:
             loader.close()

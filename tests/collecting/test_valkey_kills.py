@@ -37,6 +37,7 @@ class Sender:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._send_all, daemon=True)
         self.count = 0
+        self.rejected = 0
         self.refused = 0
 
     def start(self) -> None:
@@ -54,12 +55,20 @@ class Sender:
             for request in itertools.count():
                 if self._ended.is_set():
                     return
-                events = [{"parcel_id": f"{self._name}-{request}-{number}"} for number in range(3)]
+                weights = [
+                    1,
+                    2,
+                    "many" if request % 5 == 0 else 3,
+                ]  # A fifth of the requests has an event that is refused.
+                events = [
+                    {"parcel_id": f"{self._name}-{request}-{at}", "weight": each} for at, each in enumerate(weights)
+                ]
                 headers = {"Content-Type": "application/json", "Idempotency-Key": f"{self._name}-{request}"}
                 while not self._is_acknowledged(client, json.dumps(events), headers):
                     self.refused += 1
                     time.sleep(0.02)
                 self.count += len(events)
+                self.rejected += request % 5 == 0
 
     def _is_acknowledged(self, client: httpx.Client, body: str, headers: dict[str, str]) -> bool:
         try:
@@ -101,7 +110,7 @@ def chance() -> random.Random:
 
 @pytest.mark.slow
 def test_random_kills(site: Site, tmp_path: Path, chance: random.Random) -> None:
-    """After random kills of collectors, worker and server, each acknowledged event is one row, and nothing else is."""
+    """After random kills of collectors, worker and server, each acknowledged event is one row, or is rejected once."""
     site.define(SMALL_PARCELS)
     with redis_server(tmp_path / "valkey") as valkey, ExitStack() as stack:
         buffer = ("--buffer", valkey.url, "--refresh-seconds", "0")
@@ -125,5 +134,8 @@ def test_random_kills(site: Site, tmp_path: Path, chance: random.Random) -> None
         refused = sum(sender.refused for sender in senders)
         log.info("%s kills: %s events were acknowledged, %s requests were refused", KILLS, sent, refused)
         until(lambda: site.value("select coalesce(sum(count_events), 0) from etl.streams") >= sent, "all events")
-    assert site.ask("select count(*), count(distinct parcel_id) from logistics.parcels") == [(sent, sent)]
+    rejected = sum(sender.rejected for sender in senders)
+    rows = sent - rejected
+    assert site.ask("select count(*), count(distinct parcel_id) from logistics.parcels") == [(rows, rows)]
+    assert site.ask("select sum(count_loaded), sum(count_rejected) from etl.batches") == [(rows, rejected)]
     assert site.value("select sum(count_events) from etl.streams") == sent
