@@ -12,7 +12,7 @@ COPY sql/ sql/
 COPY config/ config/
 COPY scripts/etl-retry scripts/
 RUN python -m build --wheel --no-isolation --outdir /dist \
-    && /opt/etl/bin/pip install -c constraints.txt "$(echo /dist/*.whl)[serve]"
+    && /opt/etl/bin/pip install -c constraints.txt "$(echo /dist/*.whl)[serve,collect]"
 
 # The image that runs: no build tools, no checkout, no secret, and a user without privileges.
 FROM python:${PYTHON}-slim

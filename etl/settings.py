@@ -28,6 +28,7 @@ OnUnknown = Literal["ignore", "warn", "reject"]
 LogFormat = Literal["auto", "console", "json"]
 Auth = Literal["none", "keys", "jwt"]
 CollectAuth = Literal["none", "keys"]
+CollectPart = Literal["all", "accept", "load"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -472,6 +473,38 @@ class CollectSettings:
             twins=("ETL_COLLECT_AUTH",),
         ),
     ] = "none"
+    buffer: Annotated[
+        str,
+        Option(
+            "Where accepted events wait. spool: on the disk of this machine; redis://HOST:PORT/NUMBER: in Redis or"
+            " Valkey; embedded: in a Valkey server that the collector starts.",
+            metavar="spool|embedded|URL",
+            twins=("ETL_COLLECT_BUFFER",),
+        ),
+    ] = "spool"
+    accept_volatile: Annotated[
+        bool,
+        Option(
+            "Use a server whose settings may lose events that were acknowledged.",
+            twins=("ETL_COLLECT_ACCEPT_VOLATILE",),
+        ),
+    ] = False
+    direct: Annotated[
+        bool,
+        Option(
+            "Load events at once, and acknowledge them after the commit: no buffer, and no answer while the database"
+            " is away.",
+            twins=("ETL_COLLECT_DIRECT",),
+        ),
+    ] = False
+    part: Annotated[
+        CollectPart,
+        Option(
+            "What this process does with the events in Redis or Valkey. accept: others load them; load: others accept"
+            " them; all: both.",
+            twins=("ETL_COLLECT_PART",),
+        ),
+    ] = "all"
     spool: Annotated[
         Path,
         Option(
@@ -491,16 +524,25 @@ class CollectSettings:
     backlog_mb: Annotated[
         int,
         Option(
-            "MB of the spool of one dataset; with more, requests are asked to come again.",
+            "MB of the buffer of one dataset; with more, requests are asked to come again.",
             least=1,
             most=1 << 20,
             twins=("ETL_COLLECT_BACKLOG_MB",),
         ),
     ] = 1024
+    keep_mb: Annotated[
+        int | None,
+        Option(
+            "MB of loaded events of one stream that stay in the buffer at most; default: a quarter of the backlog.",
+            least=0,
+            most=1 << 20,
+            twins=("ETL_COLLECT_KEEP_MB",),
+        ),
+    ] = None
     keep_seconds: Annotated[
         float,
         Option(
-            "Seconds for which an event stays in the spool, unless a quarter of the backlog is full.",
+            "Seconds for which an event that is loaded stays in the buffer, as long as --keep-mb allows it.",
             least=0,
             most=31_536_000,
             twins=("ETL_COLLECT_KEEP_SECONDS",),

@@ -1,26 +1,27 @@
 """`etl collect`."""
 
+from contextlib import closing
 from typing import Any
 
 import click
 
 from etl.cli.groups import Command
 from etl.cli.options import Common, given_by, json_option, option, print_json, settings_options
-from etl.errors import ExitCode, UsageError
+from etl.errors import DatabaseError, ExitCode, UsageError
 from etl.options import build
 from etl.settings import CollectSettings
 
 
 @click.command("collect", cls=Command, epilog="Example: etl collect --port 8090")
 @settings_options(CollectSettings)
-@option("--status", "is_status", is_flag=True, help="Show how far each stream of the spool is loaded, and end.")
+@option("--status", "is_status", is_flag=True, help="Show how far each stream of the buffer is loaded, and end.")
 @json_option
 @click.pass_obj
 def command(common: Common, /, *, is_status: bool, as_json: bool, **given: Any) -> int:
     """Accept events over HTTP and load them as they come, until a signal arrives.
 
-    POST /v1/events/DATASET takes an object, an array or lines, and answers 202 when the events are on the disk; a
-    process of the collector loads them. Needs the extra `collect`: pip install 'WHEEL[collect]'. SIGTERM ends the
+    POST /v1/events/DATASET takes an object, an array or lines, and answers 202 when the events are durable; a process
+    of the collector loads them. Needs the extra `collect`: pip install 'WHEEL[collect]'. SIGTERM ends the
     collector with exit code 0, after the requests in hand and what is accepted.
     """
     settings = build(CollectSettings, given_by(CollectSettings, given))
@@ -40,20 +41,27 @@ def command(common: Common, /, *, is_status: bool, as_json: bool, **given: Any) 
 
 
 def _status(common: Common, settings: CollectSettings, *, as_json: bool) -> int:
-    """Print the streams of the spool on this machine."""
-    from etl.collecting import status
+    """Print the streams of the buffer."""
+    from etl.collecting import status, stores
+    from etl.collecting.buffers import UnreadableError
     from etl.database.connecting import connect
 
-    with common.looking() as database, connect(database) as connection:
-        found = list(status.states(connection, settings.spool))
+    store = stores.store_of(settings)
+    with common.looking() as database, connect(database) as connection, closing(store.reader()) as reader:
+        try:
+            found = list(status.states(connection, reader))
+        except UnreadableError as error:
+            raise DatabaseError(str(error), hint=error.hint) from error
     if as_json:
         print_json(vars(each) for each in found)
         return ExitCode.SUCCESS
     for each in found:
-        waits = f"{each.waiting_bytes:,} bytes wait, the oldest for {each.waiting_seconds:g} s"
+        waits = (
+            f"{each.waiting_events:,} wait ({each.waiting_bytes:,} bytes), the oldest for {each.waiting_seconds:g} s"
+        )
         click.echo(
             f"{each.stream}: {each.loaded_events:,} events loaded, {waits if each.waiting_bytes else 'none waits'}"
         )
     if not found:
-        click.echo(f"no stream is in the spool {settings.spool}")
+        click.echo(f"no stream is in the buffer {store.name}")
     return ExitCode.SUCCESS

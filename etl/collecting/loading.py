@@ -6,18 +6,16 @@ and moves the position of the stream, so that each event is loaded once, whateve
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import psycopg
 import structlog
 from structlog.contextvars import bound_contextvars
 from tenacity import Retrying
 
-from etl.collecting import reading, segments
-from etl.collecting.reading import Keep
-from etl.collecting.segments import Stream
+from etl.collecting.buffers import Buffered, Keep, Reader
+from etl.collecting.stretches import Stretch
 from etl.database.connecting import Session
 from etl.database.obstacles import require_loadable
 from etl.database.sessions import require_usable
@@ -32,7 +30,7 @@ from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, locks, losses, runs, streams
-from etl.ingestion.ledger.streams import NewStretch
+from etl.ingestion.ledger.streams import EventKey, NewStretch
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter, worker
 from etl.ingestion.pipeline.batches import Loader, retry_policy
 from etl.ingestion.pipeline.job import Load
@@ -79,11 +77,15 @@ def require_collectable(target: Target) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamLedgerWriter:
-    """Claims and enters the groups of a stream; everything but the position is as for the batches of a file."""
+    """Claims and enters the groups of a stream; everything but the position is as for the batches of a file.
+
+    `keys` are the requests with idempotency keys whose events are loaded without a buffer.
+    """
 
     stretch: NewStretch
     batches: RunLedgerWriter
     loaded_to: int
+    keys: Sequence[EventKey] = ()
 
     def claim(self, connection: psycopg.Connection, batch: Batch) -> bool:
         """Claim a group, if the stream is loaded up to it and no other run was opened since.
@@ -104,7 +106,8 @@ class StreamLedgerWriter:
         return self.batches.claim(connection, batch)
 
     def enter(self, connection: psycopg.Connection, batch: Batch, entry: Entry, stored: Sequence[Failure]) -> None:
-        """Enter a group, and how far the stream is loaded with it."""
+        """Enter a group, and how far the stream is loaded with it. Raises KeyTakenError."""
+        streams.enter_keys(connection, self.stretch.dataset, self.keys)
         self.batches.enter(connection, batch, entry, stored)
         streams.enter_group(connection, self.stretch, self.batches.run, batch.piece, entry)
 
@@ -143,13 +146,13 @@ class Loaded:
 
 
 class StreamLoader:
-    """Loads the streams of one dataset, over one session."""
+    """Loads the streams of one dataset from a buffer, over one session."""
 
-    def __init__(self, load: Load, target: Target, folder: Path, store: FailedStore, keep: Keep) -> None:
+    def __init__(self, load: Load, target: Target, reader: Reader, store: FailedStore, keep: Keep) -> None:
         require_collectable(target)
         self._load = load
         self._target = target
-        self._folder = folder
+        self._reader = reader
         self._store = store
         self._keep = keep
         self._run: _OpenRun | None = None
@@ -202,8 +205,8 @@ class StreamLoader:
     def lag(self) -> tuple[int, float]:
         """Return the bytes of events that wait to be loaded, and for how many seconds the oldest of them has waited."""
         waiting = [
-            reading.waiting(stream, self._positions[stream.name])
-            for stream in segments.streams(self._folder)
+            stream.waiting(self._positions[stream.name])
+            for stream in self._reader.streams(self._target.dataset.name)
             if stream.name in self._positions
         ]
         return sum(size for size, _ in waiting), max((age for _, age in waiting), default=0.0)
@@ -211,7 +214,8 @@ class StreamLoader:
     def load_next(self) -> Loaded | None:
         """Load the next group of the oldest stream that has one; None: there is none now.
 
-        Raises BusyError when another command is at work, and every other error that ends a load.
+        Raises BusyError when another command is at work, UnreadableError when the buffer cannot be read, and every
+        other error that ends a load.
         """
         try:
             return self._load_next()
@@ -221,45 +225,79 @@ class StreamLoader:
             raise refusals.as_etl_error(error, self._load.database) from error
 
     def _load_next(self) -> Loaded | None:
-        found = segments.streams(self._folder)
+        found = self._reader.streams(self._target.dataset.name)
         for stream in found:
-            newest = stream.newest_ended
+            newest = stream.newest
             if self._read_to.get(stream.name) == newest:
                 self._clean(stream, self._positions[stream.name], is_last=stream == found[-1])
                 continue
-            loaded_to, count = self._position(stream)
+            loaded_to, count = self._position(stream.name)
             self._positions[stream.name] = loaded_to
             self._clean(stream, loaded_to, is_last=stream == found[-1])
-            stretch = reading.next_stretch(stream, loaded_to, BATCH_ROWS, PIECE_BYTES)
+            stretch = stream.next_stretch(loaded_to, BATCH_ROWS, PIECE_BYTES)
             if stretch is None:
                 self._read_to[stream.name] = newest
                 continue
             if stretch.offset > loaded_to and stream.name not in self._missing:
                 self._missing.add(stream.name)
-                hint = "the database was restored from a backup, or files of the spool were deleted"
+                hint = "the database was restored from a backup, or events were deleted from the buffer"
                 log.error("events_missing", stream=stream.name, after=loaded_to, before=stretch.offset, hint=hint)
-            return self._load_group(stream, stretch, loaded_to, count)
+            return self._load_group(stream.name, stretch, loaded_to, count)
         return None
 
-    def _clean(self, stream: Stream, loaded_to: int, *, is_last: bool) -> None:
+    def _clean(self, stream: Buffered, loaded_to: int, *, is_last: bool) -> None:
         """Remove what is loaded, now and then: the segments of a busy stream are many."""
         now = time.monotonic()
         if now - self._cleaned_at.get(stream.name, now - self._clean_seconds) >= self._clean_seconds:
             self._cleaned_at[stream.name] = now
-            reading.remove_loaded(stream, loaded_to, self._keep, is_last=is_last)
+            stream.remove_loaded(loaded_to, self._keep, is_last=is_last)
 
-    def _position(self, stream: Stream) -> tuple[int, int]:
+    def _position(self, stream: str) -> tuple[int, int]:
         connection = self._session.connection()
-        known = streams.position(connection, stream.name) or streams.begin(
-            connection, stream.name, self._target.dataset.name
-        )
+        known = streams.position(connection, stream) or streams.begin(connection, stream, self._target.dataset.name)
         return known.loaded_to, known.count_events
 
-    def _load_group(self, stream: Stream, stretch: reading.Stretch, loaded_to: int, count: int) -> Loaded:
+    # Without a buffer
+
+    def load_now(self, stream: str, lines: bytes, keys: Sequence[EventKey]) -> int:
+        """Load events at the end of a stream, with the keys of their requests; return the byte at which they begin.
+
+        The offsets of the keys are those in the lines. Raises KeyTakenError, and every error that ends a load.
+        """
+        try:
+            loaded_to, count = self._position(stream)
+            placed = [replace(key, stream=stream, offset=loaded_to + key.offset) for key in keys]
+            self._load_group(stream, Stretch(offset=loaded_to, lines=lines), loaded_to, count, placed)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, self._load.database) from error
+        return loaded_to
+
+    def known_keys(self, keys: Sequence[str]) -> dict[str, EventKey]:
+        """Return the requests with these keys whose events were loaded without a buffer.
+
+        Raises DatabaseError.
+        """
+        try:
+            return streams.known_keys(self._session.connection(), self._target.dataset.name, keys)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, self._load.database) from error
+
+    def forget_keys(self, seconds: float) -> None:
+        """Remove the keys of requests that are older than so many seconds. Raises DatabaseError."""
+        try:
+            streams.forget_keys(self._session.connection(), self._target.dataset.name, seconds)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, self._load.database) from error
+
+    # A group
+
+    def _load_group(
+        self, stream: str, stretch: Stretch, loaded_to: int, count: int, keys: Sequence[EventKey] = ()
+    ) -> Loaded:
         piece = stretch.piece(count + 1)
         while True:
             run = self._open_run(stream, loaded_to)
-            loader = self._loader(run, loaded_to)
+            loader = self._loader(run, loaded_to, keys)
             with bound_contextvars(run=run.context.run.run):
                 for batch in run.paths.batching(piece):
                     if batch is None:
@@ -270,12 +308,13 @@ class StreamLoader:
                         self._run = None
                         break
                     refused = entry.rejected + entry.failed
-                    return Loaded(stream=stream.name, run=run.context.run.run, loaded=entry.loaded, refused=refused)
+                    return Loaded(stream=stream, run=run.context.run.run, loaded=entry.loaded, refused=refused)
                 else:
                     raise InternalError("a piece ended without its batch")
 
-    def _loader(self, run: _OpenRun, loaded_to: int) -> Loader:
-        writer = StreamLedgerWriter(stretch=run.stretch, batches=RunLedgerWriter.of(run.context), loaded_to=loaded_to)
+    def _loader(self, run: _OpenRun, loaded_to: int, keys: Sequence[EventKey]) -> Loader:
+        batches = RunLedgerWriter.of(run.context)
+        writer = StreamLedgerWriter(stretch=run.stretch, batches=batches, loaded_to=loaded_to, keys=keys)
         return Loader(
             database=run.loader.database,
             wire=run.wire,
@@ -289,11 +328,11 @@ class StreamLoader:
 
     # The run of a stream
 
-    def _stretch(self, stream: Stream) -> NewStretch:
+    def _stretch(self, stream: str) -> NewStretch:
         dataset, target = self._dataset, self._target
         table = dataset.digested_table if dataset.has_digests else None
         return NewStretch(
-            stream=stream.name,
+            stream=stream,
             dataset=dataset.name,
             definition_hash=target.definition_hash("auto"),
             mode=target.mode,
@@ -303,9 +342,9 @@ class StreamLoader:
             newest_by=dataset.newest_by,
         )
 
-    def _open_run(self, stream: Stream, loaded_to: int) -> _OpenRun:
+    def _open_run(self, stream: str, loaded_to: int) -> _OpenRun:
         """Return the run that takes the next group: the one that this process has opened, or another."""
-        if self._run is not None and self._run.stretch.stream == stream.name:
+        if self._run is not None and self._run.stretch.stream == stream:
             return self._run
         stretch = self._stretch(stream)
         self._run = self._retrying(self._opened, stretch, loaded_to)

@@ -6,6 +6,7 @@ from pathlib import Path
 import psycopg
 
 from etl.collecting import segments
+from etl.collecting.buffers import Reader
 from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import runs, streams
@@ -29,14 +30,18 @@ class Fate:
     reason: str | None = None
 
 
-def fate_of(connection: psycopg.Connection, spool: Path, failed_dir: Path, stream: str, offset: int) -> Fate | None:
-    """Return what became of the event at a place; None: no event is known there."""
+def fate_of(connection: psycopg.Connection, reader: Reader, failed_dir: Path, stream: str, offset: int) -> Fate | None:
+    """Return what became of the event at a place; None: no event is known there.
+
+    Raises UnreadableError when the buffer cannot be read.
+    """
     dataset = segments.dataset_of(stream)
     if dataset is None:
         return None
     position = streams.position(connection, stream)
     if position is None or offset >= position.loaded_to:
-        return Fate(status="waiting") if _is_in_spool(spool / dataset, stream, offset) else None
+        is_there = any(each.name == stream and each.has(offset) for each in reader.streams(dataset))
+        return Fate(status="waiting") if is_there else None
     batch = streams.batch_of_place(connection, stream, offset)
     if batch is None:
         return None
@@ -71,13 +76,3 @@ def _refused(connection: psycopg.Connection, failed_dir: Path, batch: PlacedBatc
                     reason=record.reason,
                 )
     return None
-
-
-def _is_in_spool(folder: Path, stream: str, offset: int) -> bool:
-    """Return whether a stream of the spool has an event at a byte, or begins to have it in its open segment."""
-    for each in segments.streams(folder):
-        if each.name == stream:
-            for segment in reversed(each.segments()):
-                if segment.offset <= offset:
-                    return any(group.offset <= offset < group.end for group in segments.groups(segment.path))
-    return False

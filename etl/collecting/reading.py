@@ -1,56 +1,135 @@
 """The spool as the loader reads it: the events of ended segments, from a place on; and what is loaded is removed."""
 
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
+from pathlib import Path
 
 from etl.collecting import segments
+from etl.collecting.buffers import Keep, Limits, UnreadableError
 from etl.collecting.segments import Segment, Stream
-from etl.ingestion.constants import BLOCK_BYTES
-from etl.ingestion.values import Piece
+from etl.collecting.spool import Spool
+from etl.collecting.stretches import Stretch, stretch_of
+from etl.errors import reason_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keep:
-    """Segments are kept for so many seconds after they were written, but only as long as a stream has so many bytes."""
+class SpoolStore:
+    """Spools in the folders of a folder."""
 
-    seconds: float
-    bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stretch:
-    """Consecutive events of a stream, one per line, and the byte at which they begin."""
-
-    offset: int
-    lines: bytes = field(repr=False)
+    folder: Path
 
     @property
-    def end(self) -> int:
-        """The byte after the last line feed."""
-        return self.offset + len(self.lines)
+    def name(self) -> str:
+        """The folder."""
+        return str(self.folder)
 
-    def piece(self, first_record: int) -> Piece:
-        """Return the events as a piece; the first one is this record of its stream."""
-        blocks = tuple(self._blocks())
-        return Piece(
-            offset=self.offset,
-            count=self.lines.count(b"\n"),
-            first_record=first_record,
-            parts=(self.lines,),
-            shape="lines",
-            blocks=blocks,
-            block_rows=tuple(None for _ in blocks),
-        )
+    def require_usable(self) -> None:
+        """Do nothing: each spool checks its folder when it is opened."""
 
-    def _blocks(self) -> Iterator[tuple[int, int]]:
-        begin = 0
-        while begin < len(self.lines):
-            end = self.lines.rfind(b"\n", begin, begin + BLOCK_BYTES) + 1
-            end = end or self.lines.index(b"\n", begin) + 1
-            yield begin, end
-            begin = end
+    def left_open(self) -> list[str]:
+        """Return the datasets that have a folder: each may have a segment that a crash has left."""
+        return SpoolReader(self.folder).datasets()
+
+    def opened(self, dataset: str, limits: Limits) -> Spool:
+        """Return the spool of a dataset.
+
+        Raises BusyError when another process writes it, DatabaseError when the folder cannot be used.
+        """
+        return Spool(self.folder / dataset, limits)
+
+    def reader(self) -> "SpoolReader":
+        """Return a reader of the spools."""
+        return SpoolReader(self.folder)
+
+
+class SpoolReader:
+    """Reads the spools in the folders of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def datasets(self) -> list[str]:
+        """Return the datasets that have a folder."""
+        with _reading(self._folder), suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(path.name for path in self._folder.iterdir() if path.is_dir())
+        return []
+
+    def streams(self, dataset: str) -> "list[SpooledStream]":
+        """Return the streams of a dataset in the order in which they began."""
+        with _reading(self._folder):
+            return [SpooledStream(each) for each in segments.streams(self._folder / dataset)]
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise UnreadableError for an error of the disk; that a file is gone passes: another loader removes files, too."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableError(
+            f"cannot read the spool {path}: {reason_of(error)}", "check the disk and its rights"
+        ) from error
+
+
+@dataclass(frozen=True)
+class SpooledStream:
+    """A stream in a folder of a spool."""
+
+    stream: Stream
+
+    @property
+    def name(self) -> str:
+        """The name of the stream."""
+        return self.stream.name
+
+    @property
+    def newest(self) -> str:
+        """The name of the segment that ended last."""
+        with _reading(self.stream.folder):
+            return self.stream.newest_ended
+
+    def next_stretch(self, position: int, most_events: int, most_bytes: int) -> Stretch | None:
+        """Return the next events of ended segments; None: there are none now.
+
+        They begin at the position, or later, where segments are missing. Raises UnreadableError.
+        """
+        with _reading(self.stream.folder):
+            return next_stretch(self.stream, position, most_events, most_bytes)
+
+    def waiting(self, position: int) -> tuple[int, float]:
+        """Return the bytes after a position, as far as segments have ended, and the age of the oldest of them."""
+        with _reading(self.stream.folder):
+            return waiting(self.stream, position)
+
+    def waiting_events(self, position: int) -> int:
+        """Return how many events are after a position, as far as segments have ended."""
+        with _reading(self.stream.folder):
+            return waiting_events(self.stream, position)
+
+    def has(self, offset: int) -> bool:
+        """Return whether the stream has an event at a byte, also in its open segment."""
+        try:
+            with _reading(self.stream.folder):
+                for segment in reversed(self.stream.segments()):
+                    if segment.offset <= offset:
+                        return any(group.offset <= offset < group.end for group in segments.groups(segment.path))
+        except FileNotFoundError:
+            return True  # It was loaded, and removed, at this moment.
+        return False
+
+    def remove_loaded(self, position: int, keep: Keep, *, is_last: bool) -> None:
+        """Remove the segments that are loaded and need not be kept."""
+        with _reading(self.stream.folder):
+            remove_loaded(self.stream, position, keep, is_last=is_last)
 
 
 def next_stretch(stream: Stream, position: int, most_events: int, most_bytes: int) -> Stretch | None:
@@ -58,27 +137,12 @@ def next_stretch(stream: Stream, position: int, most_events: int, most_bytes: in
 
     They begin at the position, or later, where segments are missing. Raises DamagedError.
     """
-    begin = end = position
-    parts: list[bytes] = []
-    events = size = 0
-    for lines, offset in _lines_from(stream, position):
-        if offset != end:
-            if parts:
-                break
-            begin = offset
-        parts.append(lines)
-        end = offset + len(lines)
-        events += lines.count(b"\n")
-        size += len(lines)
-        if events >= most_events or size >= most_bytes:
-            break
-    whole = b"".join(parts)
-    return Stretch(offset=begin, lines=_first(whole, most_events, most_bytes)) if whole else None
+    return stretch_of(_lines_from(stream, position), position, most_events, most_bytes)
 
 
 def _lines_from(stream: Stream, position: int) -> Iterator[tuple[bytes, int]]:
     ended = [segment for segment in stream.segments() if segment.is_ended]
-    for segment, following in zip(ended, [*ended[1:], None], strict=True):
+    for segment, following in _with_following(ended):
         if following is not None and following.offset <= position:
             continue
         for group in segments.ended_groups(segment, position):
@@ -86,16 +150,9 @@ def _lines_from(stream: Stream, position: int) -> Iterator[tuple[bytes, int]]:
             yield group.lines[begin:], group.offset + begin
 
 
-def _first(lines: bytes, most_events: int, most_bytes: int) -> bytes:
-    """Return the first whole lines, at least one."""
-    if len(lines) > most_bytes:
-        lines = lines[: (lines.rfind(b"\n", 0, most_bytes) + 1) or lines.index(b"\n") + 1]
-    if lines.count(b"\n") <= most_events:
-        return lines
-    at = 0
-    for _ in range(most_events):
-        at = lines.index(b"\n", at) + 1
-    return lines[:at]
+def _with_following(ended: Sequence[Segment]) -> Iterator[tuple[Segment, Segment | None]]:
+    """Yield each segment with the one after it; a stream that has just begun has none yet."""
+    return zip_longest(ended, ended[1:])
 
 
 def end_known(stream: Stream) -> int:
@@ -116,6 +173,24 @@ def waiting(stream: Stream, position: int) -> tuple[int, float]:
     return size, 0.0
 
 
+def waiting_events(stream: Stream, position: int) -> int:
+    """Return how many events of a stream are after a position, as far as its segments have ended."""
+    ended = [segment for segment in stream.segments() if segment.is_ended]
+    total = 0
+    for segment, following in _with_following(ended):
+        if following is not None and following.offset <= position:
+            continue
+        with suppress(FileNotFoundError):
+            total += _events_of(segment) if segment.offset >= position else segments.count_after(segment, position)
+    return total
+
+
+@lru_cache(maxsize=100_000)
+def _events_of(segment: Segment) -> int:
+    """Return how many events an ended segment has; it never changes."""
+    return segments.count_after(segment, segment.offset)
+
+
 def remove_loaded(stream: Stream, position: int, keep: Keep, *, is_last: bool) -> None:
     """Remove the segments whose events are loaded and need not be kept, and the folder of a stream that has ended.
 
@@ -125,7 +200,7 @@ def remove_loaded(stream: Stream, position: int, keep: Keep, *, is_last: bool) -
     ended = [segment for segment in found if segment.is_ended]
     before = time.time() - keep.seconds
     size = sum(_size(segment) for segment in ended)
-    for segment, following in zip(ended, [*ended[1:], None], strict=True):
+    for segment, following in _with_following(ended):
         if (following is None and is_last) or not (size > keep.bytes or _is_old(segment, before)):
             break
         size -= _size(segment)

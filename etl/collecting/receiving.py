@@ -1,6 +1,6 @@
-"""The requests of the collector: events are answered with 202 when they are on the disk, each with its place.
+"""The requests of the collector: events are answered with 202 when they are durable, each with its place.
 
-Plain ASGI: a request of one event must cost little beside the disk.
+Plain ASGI: a request of one event must cost little beside the buffer.
 """
 
 import asyncio
@@ -21,10 +21,19 @@ from etl import datasets
 from etl.collecting.access import Gate
 from etl.collecting.answers import AnswerError, Send, answer, refuse
 from etl.collecting.bodies import Bodies, Receive
+from etl.collecting.buffers import (
+    Accepted,
+    Buffer,
+    Limits,
+    OtherBodyError,
+    Reader,
+    RefusedError,
+    Store,
+    UnreadableError,
+)
 from etl.collecting.events import Events, NotEventsError, TooLargeError, events_of
 from etl.collecting.loading import require_collectable
 from etl.collecting.places import Fate, fate_of
-from etl.collecting.spool import Accepted, Limits, OtherBodyError, RefusedError, Spool
 from etl.collecting.work import Loading
 from etl.database.connecting import Database, Session
 from etl.errors import BusyError, DatabaseError, EtlError, UsageError
@@ -40,85 +49,97 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the spools are, and what their datasets need."""
+    """Where the buffers are, and what their datasets need; `accepts`: events may be sent to this process."""
 
     config_dir: Path
-    spool: Path
+    store: Store
     settings: LoadSettings
     limits: Limits
+    accepts: bool = True
 
 
-class Spools:
-    """The spools of the datasets, each opened when its first event comes."""
+class Buffers:
+    """The buffers of the datasets, each opened when its first event comes."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._open: dict[str, Spool] = {}
+        self._open: dict[str, Buffer] = {}
         self._lock = threading.Lock()
         self._is_closed = False
 
     @property
     def broken(self) -> list[str]:
-        """The datasets whose spool takes no events until the next start."""
-        return [name for name, spool in self._open.items() if spool.is_broken]
+        """The datasets whose buffer takes no events until the next start."""
+        return [name for name, buffer in self._open.items() if buffer.is_broken]
 
     @property
     def bytes(self) -> dict[str, int]:
-        """The bytes of each spool on the disk."""
-        return {name: spool.bytes for name, spool in self._open.items()}
+        """The bytes of each buffer."""
+        return {name: buffer.bytes for name, buffer in self._open.items()}
 
-    def known(self, dataset: str) -> Spool | None:
-        """Return the spool of a dataset, if it is open."""
+    def known(self, dataset: str) -> Buffer | None:
+        """Return the buffer of a dataset, if it is open."""
         return self._open.get(dataset)
 
-    def opened(self, dataset: str) -> Spool:
-        """Return the spool of a dataset.
+    def opened(self, dataset: str) -> Buffer:
+        """Return the buffer of a dataset.
 
         Raises UsageError when there is no such dataset, or its events cannot be loaded; BusyError when another process
-        writes its spool, DatabaseError when the folder cannot be used.
+        writes its buffer, DatabaseError when the buffer cannot be used.
         """
         with self._lock:
             if self._is_closed:
                 raise DatabaseError("the collector ends")
-            if not _NAME.fullmatch(dataset):
+            if not self._place.accepts or not _NAME.fullmatch(dataset):
                 raise UsageError("there is no dataset of this name")
             if dataset not in self._open:
                 place = self._place
                 require_collectable(Target.of(datasets.find(dataset, place.config_dir), None, place.settings))
-                self._open[dataset] = Spool(place.spool / dataset, place.limits)
+                self._open[dataset] = place.store.opened(dataset, place.limits)
             return self._open[dataset]
 
     def open_all(self) -> None:
-        """Open the spools that are on the disk: what a crash has left of them can be loaded then."""
-        if self._place.spool.is_dir():
-            for folder in sorted(path for path in self._place.spool.iterdir() if path.is_dir()):
-                try:
-                    self.opened(folder.name)
-                except UsageError as error:
-                    log.warning("spool_without_dataset", spool=str(folder), reason=str(error), hint=error.hint)
+        """Open the buffers that a crash may have left open: what they have can be loaded then."""
+        for dataset in self._place.store.left_open():
+            try:
+                self.opened(dataset)
+            except UsageError as error:
+                store = self._place.store.name
+                log.warning("events_without_dataset", buffer=store, dataset=dataset, reason=str(error), hint=error.hint)
 
     def close(self) -> None:
-        """Write what was accepted, and end the segments."""
+        """Write what was accepted, and end."""
         with self._lock:
             self._is_closed = True
-            for spool in self._open.values():
-                spool.close()
+            for buffer in self._open.values():
+                buffer.close()
 
 
 class Receiver:
     """Answers the requests of the collector."""
 
-    def __init__(self, database: Database, place: Place, gate: Gate, loading: Loading, most_bytes: int) -> None:
+    def __init__(self, database: Database, place: Place, gate: Gate, loading: Loading | None, most_bytes: int) -> None:
         self._database = database
         self._place = place
         self._gate = gate
         self._loading = loading
         self._bodies = Bodies(most_bytes)
-        self.spools = Spools(place)
+        self.buffers = Buffers(place)
         self._answers: Counter[int] = Counter()
         self._events: Counter[str] = Counter()
         self._session: Session | None = None
+        self._reader: Reader | None = None
         self._session_lock = threading.Lock()
+
+    @property
+    def buffer(self) -> str:
+        """Where events wait, without a password."""
+        return self._place.store.name
+
+    @property
+    def broken(self) -> list[str]:
+        """The datasets whose buffer takes no events until the next start."""
+        return self.buffers.broken
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, and the questions of the server at its begin and end."""
@@ -146,7 +167,7 @@ class Receiver:
             return await self._healthz(send)
         await self._gate.require(headers)
         if path == "/metrics":
-            await answer(send, 200, self._metrics().encode(), media_type="text/plain; version=0.0.4")
+            await answer(send, 200, self.metrics().encode(), media_type="text/plain; version=0.0.4")
             return 200
         if not path.startswith(_EVENTS):
             raise AnswerError(404, "send events to /v1/events/DATASET")
@@ -160,16 +181,16 @@ class Receiver:
     # Events
 
     async def _accept(self, dataset: str, headers: dict[bytes, bytes], receive: Receive, send: Send) -> int:
-        spool = self.spools.known(dataset)
-        if spool is None:
-            spool = await asyncio.to_thread(self._opened, dataset)
+        buffer = self.buffers.known(dataset)
+        if buffer is None:
+            buffer = await asyncio.to_thread(self._opened, dataset)
         key = headers.get(b"idempotency-key")
         if key is not None and not 0 < len(key) <= _MOST_KEY:
             raise AnswerError(400, f"expected an Idempotency-Key of 1 to {_MOST_KEY} bytes", close=True)
         events = _parsed(await self._bodies.read(headers, receive))
         accepted = Accepted(stream="", offsets=[])
         if events.lengths:
-            accepted = await _written(spool, events, key)
+            accepted = await _written(buffer, events, key)
         if not accepted.is_repeat:
             self._events[dataset] += len(accepted.offsets)
         document = {
@@ -181,18 +202,20 @@ class Receiver:
         await answer(send, 202, msgspec.json.encode(document))
         return 202
 
-    def _opened(self, dataset: str) -> Spool:
+    def _opened(self, dataset: str) -> Buffer:
         try:
-            return self.spools.opened(dataset)
+            return self.buffers.opened(dataset)
         except BusyError as error:
             raise AnswerError(503, str(error), seconds=30) from None
         except UsageError as error:
+            if not self._place.accepts:
+                raise AnswerError(404, "this process loads events, and others accept them", close=True) from None
             is_known = dataset in datasets.names(self._place.config_dir)
             status, detail = (422, str(error)) if is_known else (404, "there is no dataset of this name")
             raise AnswerError(status, detail, close=True) from None
         except DatabaseError as error:
-            log.error("spool_not_usable", reason=str(error), hint=error.hint)  # noqa: TRY400 - the reason says all
-            raise AnswerError(503, "the spool cannot be used now", seconds=5) from None
+            log.error("buffer_not_usable", reason=str(error), hint=error.hint)  # noqa: TRY400 - the reason says all
+            raise AnswerError(503, "the buffer cannot be used now", seconds=5) from None
 
     # What became of them
 
@@ -202,8 +225,8 @@ class Receiver:
             raise AnswerError(404, "expected a place: /v1/events/STREAM:OFFSET")
         try:
             fate = await asyncio.to_thread(self._fate, stream, int(text))
-        except (EtlError, psycopg.Error):
-            raise AnswerError(503, "the database cannot be reached now", seconds=1) from None
+        except (EtlError, psycopg.Error, UnreadableError):
+            raise AnswerError(503, "the database or the buffer cannot be reached now", seconds=1) from None
         if fate is None:
             raise AnswerError(404, "no event is known at this place")
         known = {member: value for member, value in vars(fate).items() if value is not None}
@@ -215,33 +238,43 @@ class Receiver:
             if self._session is None:
                 self._session = Session(self._database, "etl:collect")
             failed_dir = self._place.settings.failed_dir
-            return fate_of(self._session.connection(), self._place.spool, failed_dir, stream, offset)
+            if self._reader is None:
+                self._reader = self._place.store.reader()
+            return fate_of(self._session.connection(), self._reader, failed_dir, stream, offset)
 
     # Operation
 
     async def _healthz(self, send: Send) -> int:
-        broken = self.spools.broken
-        state = {
-            "status": "broken" if broken else "ok",
-            "is_loading": self._loading.is_alive,
-            "waiting_bytes": self._loading.lag.bytes,
-            "waiting_seconds": math.floor(self._loading.lag.seconds),
-        }
+        broken = self.broken
+        state: dict[str, Any] = {"status": "broken" if broken else "ok"}
+        if self._loading is not None:
+            state["is_loading"] = self._loading.is_alive
+            state["waiting_bytes"] = self._loading.lag.bytes
+            state["waiting_seconds"] = math.floor(self._loading.lag.seconds)
         status = 503 if broken else 200
         await answer(send, status, msgspec.json.encode(state))
         return status
 
-    def _metrics(self) -> str:
-        lag = self._loading.lag
+    def metrics(self) -> str:
+        """Return the metrics for Prometheus in the text format."""
         families: list[tuple[str, str, str, dict[str, float]]] = [
             ("events_accepted_total", "counter", "Events that were acknowledged", _by("dataset", self._events)),
             ("requests_total", "counter", "Requests by the status of their answer", _by("status", self._answers)),
-            ("spool_bytes", "gauge", "Bytes of the spool on the disk", _by("dataset", self.spools.bytes)),
-            ("waiting_bytes", "gauge", "Bytes of events that are not loaded yet", {"": lag.bytes}),
-            ("waiting_seconds", "gauge", "Age of the oldest event that is not loaded yet", {"": lag.seconds}),
-            ("loading_up", "gauge", "1 while the loader process runs", {"": int(self._loading.is_alive)}),
-            ("spool_broken", "gauge", "Spools that take no events until the next start", {"": len(self.spools.broken)}),
+            ("spool_bytes", "gauge", "Bytes of the buffer", _by("dataset", self.buffers.bytes)),
+            (
+                "spool_broken",
+                "gauge",
+                "Buffers that take nothing until the next start",
+                {"": len(self.broken)},
+            ),
         ]
+        if self._loading is not None:
+            lag, is_alive = self._loading.lag, self._loading.is_alive
+            families += [
+                ("waiting_bytes", "gauge", "Bytes of events that are not loaded yet", {"": lag.bytes}),
+                ("waiting_seconds", "gauge", "Age of the oldest event that is not loaded yet", {"": lag.seconds}),
+                ("loading_up", "gauge", "1 while the loader process runs", {"": int(is_alive)}),
+            ]
         lines: list[str] = []
         for name, kind, text, values in families:
             lines += [f"# HELP etl_collect_{name} {text}", f"# TYPE etl_collect_{name} {kind}"]
@@ -262,10 +295,10 @@ def _parsed(body: bytes) -> Events:
         raise AnswerError(413, str(error)) from None
 
 
-async def _written(spool: Spool, events: Events, key: bytes | None) -> Accepted:
-    """Return the places of events when they are on the disk. A client that leaves does not end the wait."""
+async def _written(buffer: Buffer, events: Events, key: bytes | None) -> Accepted:
+    """Return the places of events when they are durable. A client that leaves does not end the wait."""
     try:
-        future = spool.submit(events, None if key is None else key.decode("latin-1"))
+        future = buffer.submit(events, None if key is None else key.decode("latin-1"))
         return await asyncio.shield(asyncio.wrap_future(future))
     except RefusedError as error:
         raise AnswerError(503, str(error), seconds=error.seconds) from None

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import msgspec
 import xxhash
 
+from etl.collecting.buffers import UnreadableError
+
 _MAGIC = b"ETS1"
 _HEAD = struct.Struct("<4sIIIQ")
 _HASH_BYTES = 16
@@ -50,7 +52,7 @@ class Group(NamedTuple):
         return self.offset + len(self.lines)
 
 
-class DamagedError(Exception):
+class DamagedError(UnreadableError):
     """An ended segment does not have the bytes that were written."""
 
 
@@ -168,7 +170,10 @@ def ended_groups(segment: Segment, after: int = 0) -> Iterator[Group]:
         if group.lines:
             yield group
     if read != segment.path.stat().st_size:
-        raise DamagedError(f"{segment.path}: the bytes after byte {read:,} of the file are not those that were written")
+        raise DamagedError(
+            f"{segment.path}: the bytes after byte {read:,} of the file are not those that were written",
+            "restore the file of the spool, or move it away",
+        )
 
 
 def end_of(stream: Stream) -> int:
@@ -183,6 +188,22 @@ def end_of(stream: Stream) -> int:
 def end_of_segment(segment: Segment) -> int:
     """Return the byte of the stream after the last event of an ended segment, without reading its events."""
     return max((group.offset for group, _ in _read(segment.path, _EVERYTHING)), default=segment.offset)
+
+
+def count_after(segment: Segment, position: int) -> int:
+    """Return how many events of an ended segment begin at a byte of the stream or after it."""
+    found = 0
+    with segment.path.open("rb") as file:
+        while len(head := file.read(_HEAD.size + _HASH_BYTES)) == _HEAD.size + _HASH_BYTES:
+            _, length, count, noted, offset = _HEAD.unpack_from(head)
+            if offset < position < offset + length:  # A batch has ended within the group.
+                file.seek(position - offset, os.SEEK_CUR)
+                found += file.read(offset + length - position).count(b"\n")
+                file.seek(noted, os.SEEK_CUR)
+                continue
+            found += count if offset >= position else 0
+            file.seek(length + noted, os.SEEK_CUR)
+    return found
 
 
 def recover(stream: Stream) -> None:

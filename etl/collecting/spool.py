@@ -6,32 +6,24 @@ them. Nothing else waits, so one request alone is as fast as the disk.
 
 import errno
 import fcntl
-import hashlib
 import os
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from etl.collecting import segments
+from etl.collecting.buffers import Accepted, Limits, OtherBodyError, RefusedError
 from etl.collecting.events import Events
+from etl.collecting.groups import GroupWriter, Request
 from etl.collecting.segments import DamagedError, Group, Note, Stream
 from etl.errors import BusyError, DatabaseError, reason_of
 
-SEGMENT_SECONDS = 0.2
-SEGMENT_BYTES = 16 << 20
-GROUP_BYTES = 16 << 20
-WAITING_BYTES = 64 << 20
-"""Events that wait for the disk at most; further requests are asked to come again."""
 KNOWN_KEYS = 100_000
-MOST_BYTES = 1 << 30
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_SECONDS = 1.0
@@ -40,49 +32,7 @@ _COUNT_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
-class RefusedError(Exception):
-    """The spool takes no events now: they are not acknowledged, and may be sent again after some seconds."""
-
-    def __init__(self, reason: str, seconds: int = 1) -> None:
-        super().__init__(reason)
-        self.seconds = seconds
-
-
-class OtherBodyError(Exception):
-    """An idempotency key was used before, with other events."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accepted:
-    """The places of events that are on the disk: their stream, and the byte at which each begins in it.
-
-    `is_repeat`: an earlier request with the same key has sent them.
-    """
-
-    stream: str
-    offsets: Sequence[int]
-    is_repeat: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When a segment ends, and how many bytes a spool has at most."""
-
-    segment_seconds: float = SEGMENT_SECONDS
-    segment_bytes: int = SEGMENT_BYTES
-    most_bytes: int = MOST_BYTES
-    waiting_bytes: int = WAITING_BYTES
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    events: Events
-    key: str | None
-    body: str
-    future: "Future[Accepted]"
-
-
-class Spool:
+class Spool(GroupWriter):
     """Writes the events of one dataset; a lock of the folder keeps every other writer away.
 
     `today` returns the day (UTC) as YYYYMMDD. Raises BusyError when another process writes the spool, DatabaseError
@@ -95,18 +45,14 @@ class Spool:
         limits: Limits | None = None,
         today: Callable[[], str] = lambda: f"{datetime.now(UTC):%Y%m%d}",
     ) -> None:
+        super().__init__(limits or Limits())
         self._folder = folder
-        self._limits = limits or Limits()
         self._today = today
-        self._news = threading.Condition()
-        self._waiting: list[_Request] = []
-        self._waiting_bytes = 0
-        self._is_closing = False
         self._full_until = 0.0
         self._broken: OSError | None = None
         self._known: OrderedDict[str, tuple[str, Note]] = OrderedDict()
         self._stream: Stream | None = None
-        self._end = 0
+        self._at = 0
         self._file: int | None = None
         self._path = folder
         self._segment_bytes = 0
@@ -120,8 +66,7 @@ class Spool:
             raise DatabaseError(
                 f"cannot use the spool {folder}: {reason_of(error)}", hint="check the disk and its rights"
             ) from error
-        self._thread = threading.Thread(target=self._write_all, name=f"etl-spool-{folder.name}", daemon=True)
-        self._thread.start()
+        self._start(f"etl-spool-{folder.name}")
 
     @property
     def is_broken(self) -> bool:
@@ -129,51 +74,24 @@ class Spool:
         return self._broken is not None
 
     @property
-    def is_closed(self) -> bool:
-        """Whether the spool was closed."""
-        return self._is_closing
-
-    @property
     def bytes(self) -> int:
         """The bytes of the spool on the disk, as they were counted last."""
         return self._bytes
 
-    def submit(self, events: Events, key: str | None = None) -> "Future[Accepted]":
-        """Let events be written; the future has their places when they are on the disk.
-
-        A request with the `key` of an earlier one gets the places of that one. Raises RefusedError at once when the
-        spool takes no events; the future may raise it, too, and OtherBodyError.
-        """
-        digest = hashlib.sha256(key.encode()).hexdigest()[:32] if key is not None else None
-        body = hashlib.sha256(events.lines).hexdigest()[:32] if key is not None else ""
-        request = _Request(events=events, key=digest, body=body, future=Future())
-        with self._news:
-            self._require_open()
-            self._waiting.append(request)
-            self._waiting_bytes += len(events.lines)
-            self._news.notify()
-        return request.future
-
     def _require_open(self) -> None:
         if self._broken is not None:
             raise RefusedError("the disk of the spool has lost a write: the collector must be started again", 30)
-        if self._is_closing:
-            raise RefusedError("the collector ends", 5)
         if time.monotonic() < self._full_until:
             raise RefusedError("the disk of the spool is full", 5)
         if self._bytes > self._limits.most_bytes and time.monotonic() - self._counted_at > _COUNT_SECONDS:
             self._count_bytes()
         if self._bytes > self._limits.most_bytes:
             raise RefusedError("too many events wait to be loaded", 5)
-        if self._waiting_bytes > self._limits.waiting_bytes:
-            raise RefusedError("too many events wait for the disk", 1)
+        super()._require_open()
 
     def close(self) -> None:
         """Write what was submitted, end the segment, and let another process have the spool."""
-        with self._news:
-            self._is_closing = True
-            self._news.notify()
-        self._thread.join()
+        super().close()
         os.close(self._lock)
 
     def _locked(self) -> int:
@@ -200,7 +118,7 @@ class Spool:
         self._count_bytes()
         if found and found[-1].day == self._today():
             try:
-                self._end = segments.end_of(found[-1])
+                self._at = segments.end_of(found[-1])
             except DamagedError as error:
                 log.error("segment_damaged", reason=str(error), then="the events of today continue in a new stream")  # noqa: TRY400 - the reason says all
             else:
@@ -214,36 +132,20 @@ class Spool:
 
     # The thread
 
-    def _write_all(self) -> None:
-        while (requests := self._next()) is not None:
-            if requests := [request for request in requests if request.future.set_running_or_notify_cancel()]:
-                self._write(requests)
-            if self._file is not None and self._segment_is_done():
-                self._end_segment()
-        self._end_segment()
+    def _after_group(self) -> None:
+        if self._file is not None and self._segment_is_done():
+            self._end_segment()
 
-    def _next(self) -> list[_Request] | None:
-        """Wait for requests, or for the end of the segment; None: the spool is closed, and nothing is left."""
-        with self._news:
-            while not self._waiting and not self._is_closing:
-                left = None if self._file is None else self._ends_at - time.monotonic()
-                if left is not None and left <= 0:
-                    return []
-                self._news.wait(left)
-            if not self._waiting:
-                return None
-            count = size = 0
-            while count < len(self._waiting) and size < GROUP_BYTES:
-                size += len(self._waiting[count].events.lines)
-                count += 1
-            requests, self._waiting = self._waiting[:count], self._waiting[count:]
-            self._waiting_bytes -= size
-            return requests
+    def _seconds_left(self) -> float | None:
+        return None if self._file is None else self._ends_at - time.monotonic()
+
+    def _end(self) -> None:
+        self._end_segment()
 
     def _segment_is_done(self) -> bool:
         return self._segment_bytes >= self._limits.segment_bytes or time.monotonic() >= self._ends_at
 
-    def _write(self, requests: Sequence[_Request]) -> None:
+    def _write(self, requests: Sequence[Request]) -> None:
         """Write one group, flush it, and acknowledge its requests."""
         try:
             self._open_segment()
@@ -255,21 +157,18 @@ class Spool:
             return
         self._note(self._name, group.notes)
         for request, place in zip(requests, places, strict=True):
-            if isinstance(place, Accepted):
-                request.future.set_result(place)
-            else:
-                request.future.set_exception(place)
+            request.answer(place)
 
     @property
     def _name(self) -> str:
         return "" if self._stream is None else self._stream.name
 
-    def _group(self, requests: Sequence[_Request]) -> tuple[Group, list[Accepted | OtherBodyError]]:
+    def _group(self, requests: Sequence[Request]) -> tuple[Group, list[Accepted | OtherBodyError]]:
         """Return the group of these requests, and the places of each; one that comes again is not written again."""
         places: list[Accepted | OtherBodyError] = []
         lines: list[bytes] = []
         notes: dict[str, Note] = {}
-        at, count = self._end, 0
+        at, count = self._at, 0
         for request in requests:
             key = request.key or ""
             stream, note = (self._name, notes[key]) if key in notes else self._known.get(key, ("", None))
@@ -285,7 +184,7 @@ class Spool:
                 notes[key] = Note(request.key, request.body, at, list(events.lengths))
             lines.append(events.lines)
             at, count = at + len(events.lines), count + len(events.lengths)
-        return Group(self._end, count, b"".join(lines), list(notes.values())), places
+        return Group(self._at, count, b"".join(lines), list(notes.values())), places
 
     def _open_segment(self) -> None:
         """Begin a segment if none is open, and a stream if this is another day."""
@@ -297,9 +196,9 @@ class Spool:
             stream = Stream(name=name, folder=self._folder / name)
             stream.folder.mkdir(mode=0o700)
             segments.flush_folder(self._folder)
-            self._stream, self._end = stream, 0
+            self._stream, self._at = stream, 0
         if self._file is None:
-            self._path = self._stream.folder / segments.name_of(self._end, is_ended=False)
+            self._path = self._stream.folder / segments.name_of(self._at, is_ended=False)
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 segments.flush_folder(self._stream.folder)  # What is written to a file without a name is lost.
@@ -332,7 +231,7 @@ class Spool:
                 os.ftruncate(self._file, self._segment_bytes)
             raise
         self._segment_bytes = os.lseek(self._file, 0, os.SEEK_CUR)
-        self._end = group.end
+        self._at = group.end
 
     def _cut_off(self, error: OSError) -> None:
         """Remove what was written of a group that did not fit."""
@@ -344,7 +243,7 @@ class Spool:
         except OSError:
             self._broken = error
 
-    def _refuse(self, requests: Sequence[_Request], error: OSError) -> None:
+    def _refuse(self, requests: Sequence[Request], error: OSError) -> None:
         """Acknowledge nothing, and take nothing for a while; for good after a write that was lost."""
         if self._broken is None and error.errno not in _FULL:
             self._broken = error
@@ -353,16 +252,13 @@ class Spool:
         log.error(event, spool=str(self._folder), reason=reason_of(error), hint=hint)
         with self._news:
             self._full_until = time.monotonic() + _FULL_SECONDS
-            late = [request for request in self._waiting if request.future.set_running_or_notify_cancel()]
-            refused, self._waiting, self._waiting_bytes = [*requests, *late], [], 0
             try:
                 self._require_open()
             except RefusedError as refusal:
                 reason = refusal
             else:
                 reason = RefusedError("the disk of the spool is full", 5)
-        for request in refused:
-            request.future.set_exception(reason)
+        self._refuse_all(requests, reason)
 
     def _end_segment(self) -> None:
         """Give the segment its final name, unless it is empty or a write was lost."""

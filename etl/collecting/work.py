@@ -1,4 +1,4 @@
-"""The process that loads what the spool has: it is started by the collector, and ends with it."""
+"""The process that loads what the buffer has: it is started by the collector, and ends with it."""
 
 import multiprocessing
 import os
@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.context import SpawnProcess
@@ -15,11 +15,10 @@ from pathlib import Path
 import structlog
 
 from etl import datasets, standard_streams
+from etl.collecting.buffers import Keep, Reader, Store, UnreadableError
 from etl.collecting.loading import StreamLoader
-from etl.collecting.reading import Keep
-from etl.collecting.segments import DamagedError
 from etl.database.connecting import Database
-from etl.errors import BusyError, EtlError, reason_of
+from etl.errors import BusyError, EtlError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.freshening import Refresher
 from etl.ingestion.pipeline.job import Load, Stop
@@ -45,7 +44,7 @@ class Work:
 
     database: Database
     config_dir: Path
-    spool: Path
+    store: Store
     settings: LoadSettings
     keep: Keep
     refresh_seconds: float
@@ -67,7 +66,7 @@ class Lag:
 
     @property
     def bytes(self) -> int:
-        """The bytes of the ended segments that are not loaded."""
+        """The bytes of the durable events that are not loaded."""
         return int(self._counts[0])
 
     @property
@@ -79,9 +78,10 @@ class Lag:
 class _Dataset:
     """The loader of one dataset, and how long it waits after an error."""
 
-    def __init__(self, work: Work, folder: Path, store: FailedStore) -> None:
+    def __init__(self, work: Work, name: str, reader: Reader, store: FailedStore) -> None:
         self._work = work
-        self._folder = folder
+        self._name = name
+        self._reader = reader
         self._store = store
         self._loader: StreamLoader | None = None
         self._read_at = 0.0
@@ -95,11 +95,8 @@ class _Dataset:
             return False
         try:
             loaded = self._ready().load_next()
-        except DamagedError as error:
-            self._wait(str(error), "restore the file of the spool, or move it away")
-            return False
-        except OSError as error:
-            self._wait(f"cannot read the spool {self._folder}: {reason_of(error)}", "check the disk and its rights")
+        except UnreadableError as error:
+            self._wait(str(error), error.hint)
             return False
         except EtlError as error:
             self._wait(str(error), error.hint, is_brief=isinstance(error, BusyError))
@@ -117,22 +114,25 @@ class _Dataset:
     @property
     def lag(self) -> tuple[int, float]:
         """The bytes that wait, and for how many seconds the oldest of them has waited."""
-        return (0, 0.0) if self._loader is None else self._loader.lag()
+        try:
+            return (0, 0.0) if self._loader is None else self._loader.lag()
+        except (FileNotFoundError, UnreadableError):  # The next group reports it.
+            return 0, 0.0
 
     def _ready(self) -> StreamLoader:
         """Return the loader. A definition that could not be loaded is read again."""
         if self._loader is None:
             work = self._work
-            target = Target.of(datasets.find(self._folder.name, work.config_dir), None, work.settings)
+            target = Target.of(datasets.find(self._name, work.config_dir), None, work.settings)
             load = Load(database=work.database, settings=work.settings, targets=[target], stop=Stop(), logs=work.logs)
-            self._loader = StreamLoader(load, target, self._folder, self._store, work.keep)
+            self._loader = StreamLoader(load, target, self._reader, self._store, work.keep)
         return self._loader
 
     def _wait(self, reason: str, hint: str | None, *, is_brief: bool = False) -> None:
         """Wait before the next try; after an error that a person has to end, begin anew."""
         if reason != self._reported:
             self._reported = reason
-            log.warning("loading_waits", dataset=self._folder.name, reason=reason, hint=hint)
+            log.warning("loading_waits", dataset=self._name, reason=reason, hint=hint)
         self._pause = _PAUSES[0] if is_brief else min(2 * self._pause, _PAUSES[1])
         self._not_before = time.monotonic() + self._pause
         if not is_brief:
@@ -146,17 +146,18 @@ class _Dataset:
 
 
 def work_on(work: Work, stopping: threading.Event, lag: Lag) -> None:
-    """Load what the spool has until the event is set, and then what is left, for some seconds at most."""
+    """Load what the buffer has until the event is set, and then what is left, for some seconds at most."""
     loaders: dict[str, _Dataset] = {}
     deadline = float("inf")
     noted_at = 0.0
     refresher = Refresher(work.database, work.config_dir, work.settings.retries, work.refresh_seconds)
-    with FailedStore(work.settings.failed_dir) as store, refresher:
+    with FailedStore(work.settings.failed_dir) as store, refresher, closing(work.store.reader()) as reader:
         store.prepare()
+        known = _Known(reader)
         while time.monotonic() < deadline:
             has_loaded = False
-            for folder in _folders(work.spool):
-                each = loaders.setdefault(folder.name, _Dataset(work, folder, store))
+            for name in known.all():
+                each = loaders.setdefault(name, _Dataset(work, name, reader, store))
                 if each.load_next():
                     has_loaded = True
                     refresher.note(each.tables)
@@ -175,10 +176,23 @@ def work_on(work: Work, stopping: threading.Event, lag: Lag) -> None:
             each.close()
 
 
-def _folders(spool: Path) -> list[Path]:
-    with suppress(FileNotFoundError):
-        return sorted(path for path in spool.iterdir() if path.is_dir())
-    return []
+class _Known:
+    """The datasets that a buffer has; while it cannot be read, those that were known last."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._names: list[str] = []
+        self._reported = ""
+
+    def all(self) -> list[str]:
+        """Return the names of the datasets."""
+        try:
+            self._names, self._reported = self._reader.datasets(), ""
+        except UnreadableError as error:
+            if str(error) != self._reported:
+                self._reported = str(error)
+                log.warning("loading_waits", reason=str(error), hint=error.hint)
+        return self._names
 
 
 def _run(work: Work, parent: Pipe, lag: Lag) -> None:

@@ -105,3 +105,19 @@ limit 1;
 -- name: failures_of_batch
 -- List the files of the failed store that keep records of a batch.
 select id, run, dataset, kind, state from etl.failures where run = %(run)s and batch >= %(offset)s and batch < %(end)s order by created_at desc, id;
+
+-- name: known_keys
+-- Return the requests of a dataset with these keys whose events were loaded at once.
+select k.key, k.body, k.stream, k."offset", k.lengths
+from etl.event_keys k
+where k.dataset = %(dataset)s and k.key = any(%(keys)s);
+
+-- name: enter_key
+-- Note a request whose events are loaded by this transaction, unless another one has noted its key.
+insert into etl.event_keys (dataset, key, body, stream, "offset", lengths)
+values (%(dataset)s, %(key)s, %(body)s, %(stream)s, %(offset)s, %(lengths)s)
+on conflict (dataset, key) do nothing;
+
+-- name: forget_keys
+-- Remove the requests of a dataset that are older than so many seconds.
+delete from etl.event_keys k where k.dataset = %(dataset)s and k.accepted_at < now() - make_interval(secs => %(seconds)s);

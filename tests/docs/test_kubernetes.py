@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from etl.collecting.valkey_link import EXPECTED
 from tests.docs.test_schedules import FINAL
 from tests.support import in_process
 from tests.support.checkout import ROOT
@@ -15,7 +16,8 @@ from tests.support.kustomize import Document, resolved
 from tests.support.site import Site
 
 FOLDER = ROOT / "deploy" / "kubernetes"
-OVERLAYS = ("development", "production", "production-green")
+OVERLAYS = ("development", "production", "production-green", "production-collect")
+BESIDE = OVERLAYS[2:]  # beside production, which has accounts and settings
 VALIDATE = ROOT / ".venv-contract" / "bin" / "kubernetes-validate"
 
 
@@ -33,6 +35,11 @@ def pods(overlay: str) -> dict[str, Document]:
         if "template" in spec:
             found[name] = spec["template"]
     return found
+
+
+def claimed(documents: dict[tuple[str, str], Document], name: str) -> list[Document]:
+    """Return the volumes that a StatefulSet claims for its pods."""
+    return [each["metadata"] for each in documents["StatefulSet", name]["spec"]["volumeClaimTemplates"]]
 
 
 def test_every_file_is_a_part_of_an_overlay() -> None:
@@ -94,7 +101,7 @@ def test_the_pods_have_what_they_need_and_no_more(overlay: str) -> None:
         assert pod["enableServiceLinks"] is False, name  # a Service sets ETL_SERVE_PORT otherwise
         assert pod["automountServiceAccountToken"] is False
         security = pod["securityContext"]
-        assert f"USER {security['runAsUser']}:{security['runAsGroup']}" in dockerfile
+        assert name == "etl-valkey" or f"USER {security['runAsUser']}:{security['runAsGroup']}" in dockerfile
         assert (security["runAsNonRoot"], security["seccompProfile"]["type"]) == (True, "RuntimeDefault")
         [container] = pod["containers"]
         assert set(container["resources"]) == {"requests", "limits"}
@@ -102,9 +109,11 @@ def test_the_pods_have_what_they_need_and_no_more(overlay: str) -> None:
         assert (allowed["readOnlyRootFilesystem"], allowed["allowPrivilegeEscalation"]) == (True, False)
         assert allowed["capabilities"] == {"drop": ["ALL"]}
         passwords = [each for each in container["env"] if "PASSWORD" in each["name"]]
-        assert [set(each) for each in passwords] == [{"name", "valueFrom"}]
-        assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
-        if overlay != "production-green":  # It is beside production, which has these.
+        assert passwords
+        assert all(set(each) == {"name", "valueFrom"} for each in passwords)
+        volumes = {each["name"] for each in pod.get("volumes") or claimed(found, name)}
+        assert {each["name"] for each in container["volumeMounts"]} == volumes
+        if overlay not in BESIDE:
             assert ("ServiceAccount", pod["serviceAccountName"]) in found
             assert [("ConfigMap", each["configMapRef"]["name"]) in found for each in container["envFrom"]] == [True]
     text = "".join(path.read_text() for path in FOLDER.rglob("*.yaml"))
@@ -114,15 +123,42 @@ def test_the_pods_have_what_they_need_and_no_more(overlay: str) -> None:
 def test_the_pods_run_commands_of_the_program() -> None:
     """The containers and the probe of the listener run commands that exist, with options that exist."""
     commands = []
-    for template in pods("production").values():
+    for template in [*pods("production").values(), *collectors().values()]:
         [container] = template["spec"]["containers"]
         commands.append(container["args"])
         if "exec" in container.get("readinessProbe", {}):
             commands.append(container["readinessProbe"]["exec"]["command"][1:])
-    assert len(commands) == 5
+    assert len(commands) == 7
     for command in commands:
         ended = in_process.call([*command, "--help"], env={}, cwd=ROOT)
         assert ended.returncode == 0, ended.stderr
+
+
+def collectors() -> dict[str, Document]:
+    """Return the templates of the pods that accept and load events, without that of Valkey."""
+    return {name: template for name, template in pods("production-collect").items() if name != "etl-valkey"}
+
+
+def test_the_collector_accepts_without_a_disk() -> None:
+    """Replicas accept, one worker loads with a volume, and Valkey has the settings that the collector requires."""
+    found = named("production-collect")
+    templates = pods("production-collect")
+    assert found["Deployment", "etl-collect"]["spec"]["replicas"] == 2
+    for name, part in {"etl-collect": "accept", "etl-collect-load": "load"}.items():
+        [container] = templates[name]["spec"]["containers"]
+        assert container["args"][container["args"].index("--part") + 1] == part
+        [buffer] = [each["value"] for each in container["env"] if each["name"] == "ETL_COLLECT_BUFFER"]
+        assert buffer == "redis://:$(VALKEY_PASSWORD)@etl-valkey:6379/0"
+        assert (
+            found["NetworkPolicy", "etl-collect"]["spec"]["podSelector"]["matchExpressions"][0]["values"].count(name)
+            == 1
+        )
+    claims = [each for each in templates["etl-collect"]["spec"]["volumes"] if "emptyDir" not in each]
+    assert not claims
+    [valkey] = templates["etl-valkey"]["spec"]["containers"]
+    given = dict(zip(valkey["args"][::2], valkey["args"][1::2], strict=True))
+    assert {name: given[f"--{name}"] for name in EXPECTED} == EXPECTED
+    assert {("Service", "etl-collect"), ("Service", "etl-valkey"), ("ServiceAccount", "etl-collect")} <= set(found)
 
 
 def test_the_service_has_two_replicas_and_asks_for_keys() -> None:
@@ -163,21 +199,23 @@ def test_only_the_service_takes_connections() -> None:
 
 
 def test_the_users_of_the_manifests_can_do_their_work(site: Site) -> None:
-    """After roles.sql, `nightly` may load and `serve` may answer for keys."""
+    """After roles.sql, `nightly` may load, `serve` may answer for keys, and `collect` may do both."""
     text = (FOLDER / "roles.sql").read_text()
     used = {
         each["value"]
-        for template in pods("production").values()
+        for template in [*pods("production").values(), *collectors().values()]
         for each in template["spec"]["containers"][0]["env"]
         if each["name"] == "PGUSER"
     }
     made = set(re.findall(r"^create role (\w+) login", text, re.MULTILINE))
     assert used == made | {"owner"}
-    renamed = re.sub(r"\b(nightly|serve)\b", r"k8s_\1", text)
+    renamed = re.sub(r"\b(nightly|serve|collect)\b", r"k8s_\1", text)
     site.connection.execute(renamed.encode())
     try:
         for role, table, right in (
             ("k8s_nightly", "etl.batches", "insert"),
+            ("k8s_collect", "etl.streams", "update"),
+            ("k8s_collect", "etl.api_keys", "select"),
             ("k8s_serve", "etl.api_tokens", "insert"),
             ("k8s_serve", "etl.api_keys", "select"),
             ("k8s_serve", "analytics.freshness", "select"),
@@ -185,4 +223,4 @@ def test_the_users_of_the_manifests_can_do_their_work(site: Site) -> None:
             assert site.value("select has_table_privilege(%s, %s, %s)", [role, table, right]) is True
         assert site.value("select has_table_privilege('k8s_serve', 'etl.batches', 'insert')") is False
     finally:
-        site.ask("drop owned by k8s_nightly, k8s_serve; drop role k8s_nightly, k8s_serve")
+        site.ask("drop owned by k8s_nightly, k8s_serve, k8s_collect; drop role k8s_nightly, k8s_serve, k8s_collect")

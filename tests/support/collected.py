@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+from etl.collecting.buffers import Accepted, Keep, Limits, Reader
 from etl.collecting.events import events_of
 from etl.collecting.loading import StreamLoader
-from etl.collecting.reading import Keep
-from etl.collecting.spool import Accepted, Limits, Spool
+from etl.collecting.reading import SpoolReader
+from etl.collecting.spool import Spool
 from etl.database.connecting import Database
 from etl.datasets import Dataset
 from etl.ingestion.failed_store.store import FailedStore
@@ -26,13 +27,18 @@ def spool_of(folder: Path, dataset: str) -> Path:
 
 def loader_of(conninfo: str, folder: Path, dataset: Dataset, keep: Keep = KEEP) -> StreamLoader:
     """Return a loader of the spool in the folder of a site."""
+    return loader_of_reader(conninfo, folder, dataset, SpoolReader(folder / "spool"), keep)
+
+
+def loader_of_reader(conninfo: str, folder: Path, dataset: Dataset, reader: Reader, keep: Keep = KEEP) -> StreamLoader:
+    """Return a loader of what a reader reads, with a failed store in the folder of a site."""
     retries = RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001)
     settings = LoadSettings(failed_dir=folder / "failed", retries=retries)
     target = Target.of(dataset, None, settings)
     load = Load(database=Database(conninfo=conninfo), settings=settings, targets=[target], stop=Stop())
     store = FailedStore(folder / "failed")
     store.prepare()
-    return StreamLoader(load, target, spool_of(folder, dataset.name), store, keep)
+    return StreamLoader(load, target, reader, store, keep)
 
 
 def send(site: Site, dataset: str, *bodies: object) -> list[Accepted]:

@@ -1,6 +1,7 @@
 """The streams of events in the ledger: how far each is loaded, and the runs that take their stretches (decision 23)."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -50,6 +51,21 @@ class KeptFailure:
     dataset: str
     kind: str
     state: str
+
+
+@dataclass(frozen=True)
+class EventKey:
+    """A request with an idempotency key: digests of key and events, the stream, its first byte, its events' lengths."""
+
+    key: str
+    body: str
+    stream: str
+    offset: int
+    lengths: list[int]
+
+
+class KeyTakenError(Exception):
+    """Another transaction has loaded a request with the same idempotency key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +153,29 @@ def enter_group(connection: psycopg.Connection, stretch: NewStretch, run: Run, p
     has_unknown = bool(entry.policy_effects.unknown) or not stretch.is_examined
     of_run = {"run": run.run, "end": end, "has_unknown": has_unknown, "definition": stretch.definition}
     connection.execute(_SQL["finish_group"], of_run)
+
+
+def known_keys(connection: psycopg.Connection, dataset: str, keys: Sequence[str]) -> dict[str, EventKey]:
+    """Return the requests with these keys whose events were loaded at once, by their keys."""
+    found = queries.rows_as(EventKey, connection, _SQL["known_keys"], {"dataset": dataset, "keys": list(keys)})
+    return {each.key: each for each in found}
+
+
+def enter_keys(connection: psycopg.Connection, dataset: str, keys: Sequence[EventKey]) -> None:
+    """Note requests whose events are loaded in this transaction.
+
+    Raises KeyTakenError when another transaction has noted one of the keys.
+    """
+    if keys:
+        with connection.cursor() as cursor:
+            cursor.executemany(_SQL["enter_key"], [vars(key) | {"dataset": dataset} for key in keys])
+            if cursor.rowcount != len(keys):
+                raise KeyTakenError
+
+
+def forget_keys(connection: psycopg.Connection, dataset: str, seconds: float) -> None:
+    """Remove the requests that are older than so many seconds."""
+    connection.execute(_SQL["forget_keys"], {"dataset": dataset, "seconds": seconds})
 
 
 def batch_of_place(connection: psycopg.Connection, stream: str, offset: int) -> PlacedBatch | None:
