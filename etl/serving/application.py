@@ -186,7 +186,7 @@ def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     description = Description(app, service.watch)
-    app.include_router(aggregates.router(service.watch, service.sessions))
+    app.include_router(aggregates.router(service.watch, service.sessions, replays=service.replays is not None))
     app.include_router(ledger.router(service.ledger, service.replays))
     app.add_route(rows.PATH, service.rows.answer, methods=["GET"])
     app.add_route(rows.FACTS_PATH, service.rows.answer_facts, methods=["GET"])
