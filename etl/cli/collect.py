@@ -50,7 +50,9 @@ def _status(common: Common, settings: CollectSettings, *, as_json: bool) -> int:
         print_json(vars(each) for each in found)
         return ExitCode.SUCCESS
     for each in found:
-        waits = f"{each.waiting_bytes:,} bytes wait, the oldest for {each.waiting_seconds:g} s"
+        waits = (
+            f"{each.waiting_events:,} wait ({each.waiting_bytes:,} bytes), the oldest for {each.waiting_seconds:g} s"
+        )
         click.echo(
             f"{each.stream}: {each.loaded_events:,} events loaded, {waits if each.waiting_bytes else 'none waits'}"
         )

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from etl.collecting import segments
 from etl.collecting.segments import Segment, Stream
@@ -114,6 +115,24 @@ def waiting(stream: Stream, position: int) -> tuple[int, float]:
     with suppress(FileNotFoundError):
         return size, max(0.0, time.time() - first.path.stat().st_mtime)
     return size, 0.0
+
+
+def waiting_events(stream: Stream, position: int) -> int:
+    """Return how many events of a stream are after a position, as far as its segments have ended."""
+    ended = [segment for segment in stream.segments() if segment.is_ended]
+    total = 0
+    for segment, following in zip(ended, [*ended[1:], None], strict=True):
+        if following is not None and following.offset <= position:
+            continue
+        with suppress(FileNotFoundError):
+            total += _events_of(segment) if segment.offset >= position else segments.count_after(segment, position)
+    return total
+
+
+@lru_cache(maxsize=100_000)
+def _events_of(segment: Segment) -> int:
+    """Return how many events an ended segment has; it never changes."""
+    return segments.count_after(segment, segment.offset)
 
 
 def remove_loaded(stream: Stream, position: int, keep: Keep, *, is_last: bool) -> None:

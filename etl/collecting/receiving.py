@@ -8,7 +8,7 @@ import math
 import re
 import threading
 from collections import Counter
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from etl.collecting.events import Events, NotEventsError, TooLargeError, events_
 from etl.collecting.loading import require_collectable
 from etl.collecting.places import Fate, fate_of
 from etl.collecting.spool import Accepted, Limits, OtherBodyError, RefusedError, Spool
+from etl.collecting.status import waiting_in
 from etl.collecting.work import Loading
 from etl.database.connecting import Database, Session
 from etl.errors import BusyError, DatabaseError, EtlError, UsageError
 from etl.ingestion.pipeline.targets import Target
+from etl.serving.events import Waiting
 from etl.settings import LoadSettings
 
 _MOST_KEY = 200
@@ -120,6 +122,15 @@ class Receiver:
         self._session: Session | None = None
         self._session_lock = threading.Lock()
 
+    @property
+    def broken(self) -> list[str]:
+        """The datasets whose spool takes no events until the next start."""
+        return self.spools.broken
+
+    def waiting(self, loaded_to: Mapping[str, int]) -> Iterable[Waiting]:
+        """Return what waits in each stream, by the byte up to which each is loaded."""
+        return waiting_in(self._place.spool, loaded_to)
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, and the questions of the server at its begin and end."""
         if scope["type"] == "lifespan":
@@ -146,7 +157,7 @@ class Receiver:
             return await self._healthz(send)
         await self._gate.require(headers)
         if path == "/metrics":
-            await answer(send, 200, self._metrics().encode(), media_type="text/plain; version=0.0.4")
+            await answer(send, 200, self.metrics().encode(), media_type="text/plain; version=0.0.4")
             return 200
         if not path.startswith(_EVENTS):
             raise AnswerError(404, "send events to /v1/events/DATASET")
@@ -220,10 +231,11 @@ class Receiver:
     # Operation
 
     async def _healthz(self, send: Send) -> int:
-        broken = self.spools.broken
+        broken = self.broken
         state = {
             "status": "broken" if broken else "ok",
             "is_loading": self._loading.is_alive,
+            "waiting_events": self._loading.lag.events,
             "waiting_bytes": self._loading.lag.bytes,
             "waiting_seconds": math.floor(self._loading.lag.seconds),
         }
@@ -231,12 +243,14 @@ class Receiver:
         await answer(send, status, msgspec.json.encode(state))
         return status
 
-    def _metrics(self) -> str:
+    def metrics(self) -> str:
+        """Return the metrics for Prometheus in the text format."""
         lag = self._loading.lag
         families: list[tuple[str, str, str, dict[str, float]]] = [
             ("events_accepted_total", "counter", "Events that were acknowledged", _by("dataset", self._events)),
             ("requests_total", "counter", "Requests by the status of their answer", _by("status", self._answers)),
             ("spool_bytes", "gauge", "Bytes of the spool on the disk", _by("dataset", self.spools.bytes)),
+            ("waiting_events", "gauge", "Events that are not loaded yet", {"": lag.events}),
             ("waiting_bytes", "gauge", "Bytes of events that are not loaded yet", {"": lag.bytes}),
             ("waiting_seconds", "gauge", "Age of the oldest event that is not loaded yet", {"": lag.seconds}),
             ("loading_up", "gauge", "1 while the loader process runs", {"": int(self._loading.is_alive)}),

@@ -185,6 +185,22 @@ def end_of_segment(segment: Segment) -> int:
     return max((group.offset for group, _ in _read(segment.path, _EVERYTHING)), default=segment.offset)
 
 
+def count_after(segment: Segment, position: int) -> int:
+    """Return how many events of an ended segment begin at a byte of the stream or after it."""
+    found = 0
+    with segment.path.open("rb") as file:
+        while len(head := file.read(_HEAD.size + _HASH_BYTES)) == _HEAD.size + _HASH_BYTES:
+            _, length, count, noted, offset = _HEAD.unpack_from(head)
+            if offset < position < offset + length:  # A batch has ended within the group.
+                file.seek(position - offset, os.SEEK_CUR)
+                found += file.read(offset + length - position).count(b"\n")
+                file.seek(noted, os.SEEK_CUR)
+                continue
+            found += count if offset >= position else 0
+            file.seek(length + noted, os.SEEK_CUR)
+    return found
+
+
 def recover(stream: Stream) -> None:
     """End the segment that a crash has left open: its whole groups are written to a new file, which is flushed.
 

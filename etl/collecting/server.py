@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import signal
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import structlog
@@ -34,6 +35,29 @@ def collect(database: Database, config_dir: Path, settings: CollectSettings, log
     spool, DatabaseError when the spool cannot be used.
     """
     require_loopback(settings.host, settings.auth)
+    gate: Gate = Loopback() if settings.auth == "none" else Keys(database, settings.rate_limit)
+    with (
+        bound(settings.host, settings.port) as listener,
+        receiving(database, config_dir, settings, logs, gate) as receiver,
+    ):
+        host, port = listener.getsockname()[:2]
+        server = DrainingServer(_config(receiver))
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        logging.getLogger("uvicorn").setLevel("WARNING")
+        log.info("collecting", address=address, database=database.name, spool=str(settings.spool))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.serve(sockets=[listener]))
+    return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT
+
+
+@contextmanager
+def receiving(
+    database: Database, config_dir: Path, settings: CollectSettings, logs: Logs, gate: Gate
+) -> Iterator[Receiver]:
+    """Give what answers the requests of a collector; its loader process runs until the context ends.
+
+    Raises BusyError when another collector writes the spool, DatabaseError when the spool cannot be used.
+    """
     load_settings = LoadSettings(failed_dir=settings.failed_dir)
     work = Work(
         database=database,
@@ -46,20 +70,12 @@ def collect(database: Database, config_dir: Path, settings: CollectSettings, log
     )
     limits = Limits(most_bytes=settings.backlog_mb << 20)
     place = Place(config_dir=config_dir, spool=settings.spool, settings=load_settings, limits=limits)
-    gate: Gate = Loopback() if settings.auth == "none" else Keys(database, settings.rate_limit)
     loading = Loading(work)
     receiver = Receiver(database, place, gate, loading, settings.body_mb << 20)
-    with bound(settings.host, settings.port) as listener, loading.running(), closing(receiver.spools) as spools:
+    with loading.running(), closing(receiver.spools) as spools:
         spools.open_all()
-        host, port = listener.getsockname()[:2]
-        server = DrainingServer(_config(receiver))
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        logging.getLogger("uvicorn").setLevel("WARNING")
-        log.info("collecting", address=address, database=database.name, spool=str(settings.spool))
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(server.serve(sockets=[listener]))
-    log.info("collector_ended", signal=server.signal, waiting_bytes=loading.lag.bytes)
-    return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT
+        yield receiver
+    log.info("collector_ended", waiting_bytes=loading.lag.bytes)
 
 
 def _config(app: Receiver) -> uvicorn.Config:

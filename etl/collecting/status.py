@@ -1,6 +1,6 @@
 """The state of the streams: what the spool on this machine has, and what of it is loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +8,17 @@ import psycopg
 
 from etl.collecting import reading, segments
 from etl.ingestion.ledger import streams
+from etl.serving.events import Waiting
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamState:
-    """A stream of the spool: the events that are loaded, and the bytes and the age in seconds of those that wait."""
+    """A stream of the spool: the events that are loaded, and the count, bytes and age in seconds of those that wait."""
 
     stream: str
     dataset: str
     loaded_events: int
+    waiting_events: int
     waiting_bytes: int
     waiting_seconds: float
     run: str | None
@@ -25,21 +27,38 @@ class StreamState:
 
 def states(connection: psycopg.Connection, spool: Path) -> Iterator[StreamState]:
     """Yield the state of each stream of a spool, the newest of a dataset last."""
+    known = {each.stream: each for each in streams.positions(connection)}
+    for waits in waiting_in(spool, {name: position.loaded_to for name, position in known.items()}):
+        position = known.get(waits.stream)
+        yield StreamState(
+            stream=waits.stream,
+            dataset=waits.dataset,
+            loaded_events=0 if position is None else position.count_events,
+            waiting_events=waits.events,
+            waiting_bytes=waits.bytes,
+            waiting_seconds=waits.seconds,
+            run=None if position is None else position.run,
+            loaded_at=None
+            if position is None or position.loaded_at is None
+            else f"{position.loaded_at:%Y-%m-%dT%H:%M:%SZ}",
+        )
+
+
+def waiting_in(spool: Path, loaded_to: Mapping[str, int]) -> Iterator[Waiting]:
+    """Yield what waits in each stream of a spool, the newest of a dataset last.
+
+    `loaded_to` has the byte up to which each stream is loaded.
+    """
     if not spool.is_dir():
         return
     for folder in sorted(path for path in spool.iterdir() if path.is_dir()):
-        known = {each.stream: each for each in streams.positions(connection, folder.name)}
         for stream in segments.streams(folder):
-            position = known.get(stream.name)
-            size, age = reading.waiting(stream, 0 if position is None else position.loaded_to)
-            yield StreamState(
+            position = loaded_to.get(stream.name, 0)
+            size, age = reading.waiting(stream, position)
+            yield Waiting(
                 stream=stream.name,
                 dataset=folder.name,
-                loaded_events=0 if position is None else position.count_events,
-                waiting_bytes=size,
-                waiting_seconds=round(age, 1),
-                run=None if position is None else position.run,
-                loaded_at=None
-                if position is None or position.loaded_at is None
-                else f"{position.loaded_at:%Y-%m-%dT%H:%M:%SZ}",
+                events=reading.waiting_events(stream, position) if size else 0,
+                bytes=size,
+                seconds=round(age, 1),
             )

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from etl import datasets, standard_streams
+from etl.collecting import reading, segments
 from etl.collecting.loading import StreamLoader
 from etl.collecting.reading import Keep
 from etl.collecting.segments import DamagedError
@@ -28,6 +29,7 @@ from etl.logs import Logs, set_up
 from etl.settings import LoadSettings
 
 _POLL_SECONDS = 0.03
+_NOTE_SECONDS = 0.5
 _PAUSES = (0.1, 10.0)
 """How long a dataset waits after an error: the first time, and at most."""
 DRAIN_SECONDS = 30.0
@@ -53,17 +55,22 @@ class Work:
 
 
 class Lag:
-    """What waits to be loaded, as the loader process counts it for the collector: bytes, and seconds of the oldest.
+    """What waits to be loaded, as the loader process counts it: events, their bytes, and the seconds of the oldest.
 
     It has no lock: a process that is killed would keep it.
     """
 
     def __init__(self) -> None:
-        self._counts = multiprocessing.get_context("spawn").RawArray("d", 2)
+        self._counts = multiprocessing.get_context("spawn").RawArray("d", 3)
 
-    def note(self, waiting_bytes: int, seconds: float) -> None:
+    def note(self, waiting_bytes: int, seconds: float, events: int) -> None:
         """Note what waits."""
-        self._counts[0], self._counts[1] = waiting_bytes, seconds
+        self._counts[0], self._counts[1], self._counts[2] = waiting_bytes, seconds, events
+
+    @property
+    def events(self) -> int:
+        """The events of the ended segments that are not loaded."""
+        return int(self._counts[2])
 
     @property
     def bytes(self) -> int:
@@ -88,6 +95,7 @@ class _Dataset:
         self._not_before = 0.0
         self._pause = _PAUSES[0]
         self._reported = ""
+        self._positions: dict[str, int] = {}
 
     def load_next(self) -> bool:
         """Load the next group; return whether there was one. An error is logged once, and the events wait."""
@@ -114,10 +122,22 @@ class _Dataset:
         """The tables of the dataset."""
         return [] if self._loader is None else self._loader.tables
 
-    @property
-    def lag(self) -> tuple[int, float]:
-        """The bytes that wait, and for how many seconds the oldest of them has waited."""
-        return (0, 0.0) if self._loader is None else self._loader.lag()
+    def lag(self) -> tuple[int, float, int]:
+        """Return the bytes that wait, for how many seconds the oldest of them has waited, and how many events they are.
+
+        While the database is away its positions are those of before; without any, everything in the spool counts.
+        """
+        if self._loader is not None:
+            self._positions.update(self._loader.positions)
+        size, age, events = 0, 0.0, 0
+        with suppress(OSError):
+            for stream in segments.streams(self._folder):
+                position = self._positions.get(stream.name, 0)
+                waits, seconds = reading.waiting(stream, position)
+                if waits:
+                    size, age = size + waits, max(age, seconds)
+                    events += reading.waiting_events(stream, position)
+        return size, age, events
 
     def _ready(self) -> StreamLoader:
         """Return the loader. A definition that could not be loaded is read again."""
@@ -160,19 +180,28 @@ def work_on(work: Work, stopping: threading.Event, lag: Lag) -> None:
                 if each.load_next():
                     has_loaded = True
                     refresher.note(each.tables)
-            if has_loaded and time.monotonic() - noted_at < 1:
-                continue
-            noted_at = time.monotonic()
-            waiting = [each.lag for each in loaders.values()]
-            lag.note(sum(size for size, _ in waiting), max((age for _, age in waiting), default=0.0))
+            if time.monotonic() - noted_at >= _NOTE_SECONDS:
+                _note(lag, loaders.values())
+                noted_at = time.monotonic()
             if stopping.is_set():
                 if not has_loaded:
                     break
                 deadline = min(deadline, time.monotonic() + DRAIN_SECONDS)
             elif not has_loaded:
                 stopping.wait(_POLL_SECONDS)
+        _note(lag, loaders.values())
         for each in loaders.values():
             each.close()
+
+
+def _note(lag: Lag, loaders: Iterable[_Dataset]) -> None:
+    """Note what waits in all datasets."""
+    waiting = [each.lag() for each in loaders]
+    lag.note(
+        sum(size for size, _, _ in waiting),
+        max((age for _, age, _ in waiting), default=0.0),
+        sum(events for _, _, events in waiting),
+    )
 
 
 def _folders(spool: Path) -> list[Path]:

@@ -21,10 +21,12 @@ export const live = reactive({
   at: Date.now(),
   freshness: {} as Record<string, Freshness>,
   versions: {} as Record<string, number | null>,
+  loads: 0,
 });
 
-/** Take an event of the stream: the version of an aggregate. */
+/** Take an event of the stream: the version of an aggregate, or word of loads. */
 export function take(event: { event: string; data: string }): void {
+  if (event.event === "loaded") live.loads += 1;
   if (event.event !== "state" && event.event !== "refresh") return;
   const read = JSON.parse(event.data) as { aggregate: string; version: number | null };
   live.versions[read.aggregate] = read.version;
