@@ -1,10 +1,11 @@
 """The spool as the loader reads it: the events of ended segments, from a place on; and what is loaded is removed."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import zip_longest
 
 from etl.collecting import segments
 from etl.collecting.segments import Segment, Stream
@@ -79,12 +80,17 @@ def next_stretch(stream: Stream, position: int, most_events: int, most_bytes: in
 
 def _lines_from(stream: Stream, position: int) -> Iterator[tuple[bytes, int]]:
     ended = [segment for segment in stream.segments() if segment.is_ended]
-    for segment, following in zip(ended, [*ended[1:], None], strict=True):
+    for segment, following in _with_following(ended):
         if following is not None and following.offset <= position:
             continue
         for group in segments.ended_groups(segment, position):
             begin = max(0, position - group.offset)
             yield group.lines[begin:], group.offset + begin
+
+
+def _with_following(ended: Sequence[Segment]) -> Iterator[tuple[Segment, Segment | None]]:
+    """Yield each segment with the one after it; a stream that has just begun has none yet."""
+    return zip_longest(ended, ended[1:])
 
 
 def _first(lines: bytes, most_events: int, most_bytes: int) -> bytes:
@@ -121,7 +127,7 @@ def waiting_events(stream: Stream, position: int) -> int:
     """Return how many events of a stream are after a position, as far as its segments have ended."""
     ended = [segment for segment in stream.segments() if segment.is_ended]
     total = 0
-    for segment, following in zip(ended, [*ended[1:], None], strict=True):
+    for segment, following in _with_following(ended):
         if following is not None and following.offset <= position:
             continue
         with suppress(FileNotFoundError):
@@ -144,7 +150,7 @@ def remove_loaded(stream: Stream, position: int, keep: Keep, *, is_last: bool) -
     ended = [segment for segment in found if segment.is_ended]
     before = time.time() - keep.seconds
     size = sum(_size(segment) for segment in ended)
-    for segment, following in zip(ended, [*ended[1:], None], strict=True):
+    for segment, following in _with_following(ended):
         if (following is None and is_last) or not (size > keep.bytes or _is_old(segment, before)):
             break
         size -= _size(segment)

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from etl.collecting.loading import StreamLoader
 from etl.collecting.reading import Keep
 from etl.collecting.segments import DamagedError
 from etl.database.connecting import Database
-from etl.errors import BusyError, EtlError, reason_of
+from etl.errors import BusyError, EtlError, ExitCode, reason_of
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.freshening import Refresher
 from etl.ingestion.pipeline.job import Load, Stop
@@ -218,7 +219,12 @@ def _run(work: Work, parent: Pipe, lag: Lag) -> None:
     set_up(work.logs)
     stopping = threading.Event()
     threading.Thread(target=_listen, args=(parent, stopping), daemon=True).start()
-    work_on(work, stopping, lag)
+    try:
+        work_on(work, stopping, lag)
+    except Exception as error:  # noqa: BLE001 - the collector starts another process; the text may quote an event
+        frames = traceback.format_tb(error.__traceback__)
+        log.error("unexpected_fault", fault=type(error).__name__, frames=frames)  # noqa: TRY400 - without the text
+        raise SystemExit(ExitCode.INTERNAL_FAULT) from None
 
 
 def _listen(parent: Pipe, stopping: threading.Event) -> None:

@@ -272,3 +272,14 @@ def test_events_that_wait_are_counted(spool: Spool, tmp_path: Path) -> None:
     [stream] = segments.streams(tmp_path / "scans")
     offsets = [0, 3, 11, 19, 27, 35]
     assert [reading.waiting_events(stream, offset) for offset in offsets] == [5, 4, 3, 2, 1, 0]
+
+
+def test_a_stream_without_a_segment_is_read_as_empty(tmp_path: Path) -> None:
+    """The loader may look at a stream whose first segment is being written: nothing can be read or removed yet."""
+    folder = tmp_path / "scans" / segments.new_name("scans", "20261130")
+    folder.mkdir(parents=True)
+    (folder / segments.name_of(0, is_ended=False)).touch()
+    [stream] = segments.streams(tmp_path / "scans")
+    reading.remove_loaded(stream, 0, Keep(seconds=0, bytes=0), is_last=True)
+    assert reading.next_stretch(stream, 0, 10, 1_000) is None
+    assert (reading.waiting(stream, 0), reading.waiting_events(stream, 0)) == ((0, 0.0), 0)
