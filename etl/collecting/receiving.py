@@ -250,6 +250,12 @@ class Receiver:
             ("events_accepted_total", "counter", "Events that were acknowledged", _by("dataset", self._events)),
             ("requests_total", "counter", "Requests by the status of their answer", _by("status", self._answers)),
             ("spool_bytes", "gauge", "Bytes of the spool on the disk", _by("dataset", self.spools.bytes)),
+            (
+                "spool_limit_bytes",
+                "gauge",
+                "Bytes of the spool of one dataset at most",
+                {"": self._place.limits.most_bytes},
+            ),
             ("waiting_events", "gauge", "Events that are not loaded yet", {"": lag.events}),
             ("waiting_bytes", "gauge", "Bytes of events that are not loaded yet", {"": lag.bytes}),
             ("waiting_seconds", "gauge", "Age of the oldest event that is not loaded yet", {"": lag.seconds}),
