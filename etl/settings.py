@@ -435,10 +435,17 @@ class ServeSettings:
             twins=("ETL_SERVE_ALLOW_REPLAY",),
         ),
     ] = False
+    collect: Annotated[
+        bool,
+        Option(
+            "Take events, too: POST /v1/events/DATASET of operators, with the spool and the limits of [collect].",
+            twins=("ETL_SERVE_COLLECT",),
+        ),
+    ] = False
     failed_dir: Annotated[
         Path,
         Option(
-            "Folder of the failed store, for --allow-replay.",
+            "Folder of the failed store, for --allow-replay and --collect.",
             metavar="DIR",
             read=Path,
             twins=("ETL_SERVE_FAILED_DIR",),

@@ -42,6 +42,14 @@ class Loopback:
         return "anyone"
 
 
+class Asked:
+    """In a service that has asked already who sends (`etl serve --collect`)."""
+
+    async def require(self, headers: dict[bytes, bytes]) -> str:  # noqa: ARG002 - others read them
+        """Return that somebody sends who may."""
+        return "asked"
+
+
 class Keys:
     """`--auth keys`: who has a valid key of an operator or an administrator (`etl key create`)."""
 

@@ -202,14 +202,10 @@ class StreamLoader:
         """The tables of the dataset."""
         return [table.name for table in self._target.dataset.tables]
 
-    def lag(self) -> tuple[int, float]:
-        """Return the bytes of events that wait to be loaded, and for how many seconds the oldest of them has waited."""
-        waiting = [
-            stream.waiting(self._positions[stream.name])
-            for stream in self._reader.streams(self._target.dataset.name)
-            if stream.name in self._positions
-        ]
-        return sum(size for size, _ in waiting), max((age for _, age in waiting), default=0.0)
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """Up to which byte each stream is loaded, as far as that is known."""
+        return self._positions
 
     def load_next(self) -> Loaded | None:
         """Load the next group of the oldest stream that has one; None: there is none now.

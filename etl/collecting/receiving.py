@@ -8,7 +8,8 @@ import math
 import re
 import threading
 from collections import Counter
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,12 @@ from etl.collecting.buffers import (
 from etl.collecting.events import Events, NotEventsError, TooLargeError, events_of
 from etl.collecting.loading import require_collectable
 from etl.collecting.places import Fate, fate_of
+from etl.collecting.status import waiting_in
 from etl.collecting.work import Loading
 from etl.database.connecting import Database, Session
 from etl.errors import BusyError, DatabaseError, EtlError, UsageError
 from etl.ingestion.pipeline.targets import Target
+from etl.serving.events import Waiting
 from etl.settings import LoadSettings
 
 _MOST_KEY = 200
@@ -140,6 +143,14 @@ class Receiver:
     def broken(self) -> list[str]:
         """The datasets whose buffer takes no events until the next start."""
         return self.buffers.broken
+
+    def waiting(self, loaded_to: Mapping[str, int]) -> Iterable[Waiting]:
+        """Return what waits in each stream, by the byte up to which each is loaded; none while that cannot be read."""
+        try:
+            with closing(self._place.store.reader()) as reader:
+                return list(waiting_in(reader, loaded_to))
+        except UnreadableError:
+            return []
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, and the questions of the server at its begin and end."""
@@ -249,6 +260,7 @@ class Receiver:
         state: dict[str, Any] = {"status": "broken" if broken else "ok"}
         if self._loading is not None:
             state["is_loading"] = self._loading.is_alive
+            state["waiting_events"] = self._loading.lag.events
             state["waiting_bytes"] = self._loading.lag.bytes
             state["waiting_seconds"] = math.floor(self._loading.lag.seconds)
         status = 503 if broken else 200
@@ -262,6 +274,12 @@ class Receiver:
             ("requests_total", "counter", "Requests by the status of their answer", _by("status", self._answers)),
             ("spool_bytes", "gauge", "Bytes of the buffer", _by("dataset", self.buffers.bytes)),
             (
+                "spool_limit_bytes",
+                "gauge",
+                "Bytes of the buffer of one dataset at most",
+                {"": self._place.limits.most_bytes},
+            ),
+            (
                 "spool_broken",
                 "gauge",
                 "Buffers that take nothing until the next start",
@@ -271,6 +289,7 @@ class Receiver:
         if self._loading is not None:
             lag, is_alive = self._loading.lag, self._loading.is_alive
             families += [
+                ("waiting_events", "gauge", "Events that are not loaded yet", {"": lag.events}),
                 ("waiting_bytes", "gauge", "Bytes of events that are not loaded yet", {"": lag.bytes}),
                 ("waiting_seconds", "gauge", "Age of the oldest event that is not loaded yet", {"": lag.seconds}),
                 ("loading_up", "gauge", "1 while the loader process runs", {"": int(is_alive)}),

@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
@@ -18,7 +19,7 @@ from etl import datasets, standard_streams
 from etl.collecting.buffers import Keep, Reader, Store, UnreadableError
 from etl.collecting.loading import StreamLoader
 from etl.database.connecting import Database
-from etl.errors import BusyError, EtlError
+from etl.errors import BusyError, EtlError, ExitCode
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.freshening import Refresher
 from etl.ingestion.pipeline.job import Load, Stop
@@ -27,6 +28,7 @@ from etl.logs import Logs, set_up
 from etl.settings import LoadSettings
 
 _POLL_SECONDS = 0.03
+_NOTE_SECONDS = 0.5
 _PAUSES = (0.1, 10.0)
 """How long a dataset waits after an error: the first time, and at most."""
 DRAIN_SECONDS = 30.0
@@ -52,17 +54,22 @@ class Work:
 
 
 class Lag:
-    """What waits to be loaded, as the loader process counts it for the collector: bytes, and seconds of the oldest.
+    """What waits to be loaded, as the loader process counts it: events, their bytes, and the seconds of the oldest.
 
     It has no lock: a process that is killed would keep it.
     """
 
     def __init__(self) -> None:
-        self._counts = multiprocessing.get_context("spawn").RawArray("d", 2)
+        self._counts = multiprocessing.get_context("spawn").RawArray("d", 3)
 
-    def note(self, waiting_bytes: int, seconds: float) -> None:
+    def note(self, waiting_bytes: int, seconds: float, events: int) -> None:
         """Note what waits."""
-        self._counts[0], self._counts[1] = waiting_bytes, seconds
+        self._counts[0], self._counts[1], self._counts[2] = waiting_bytes, seconds, events
+
+    @property
+    def events(self) -> int:
+        """The events of the ended segments that are not loaded."""
+        return int(self._counts[2])
 
     @property
     def bytes(self) -> int:
@@ -88,6 +95,7 @@ class _Dataset:
         self._not_before = 0.0
         self._pause = _PAUSES[0]
         self._reported = ""
+        self._positions: dict[str, int] = {}
 
     def load_next(self) -> bool:
         """Load the next group; return whether there was one. An error is logged once, and the events wait."""
@@ -111,13 +119,22 @@ class _Dataset:
         """The tables of the dataset."""
         return [] if self._loader is None else self._loader.tables
 
-    @property
-    def lag(self) -> tuple[int, float]:
-        """The bytes that wait, and for how many seconds the oldest of them has waited."""
-        try:
-            return (0, 0.0) if self._loader is None else self._loader.lag()
-        except (FileNotFoundError, UnreadableError):  # The next group reports it.
-            return 0, 0.0
+    def lag(self) -> tuple[int, float, int]:
+        """Return the bytes that wait, for how many seconds the oldest of them has waited, and how many events they are.
+
+        While the database is away its positions are those of before; without any, everything in the buffer counts.
+        """
+        if self._loader is not None:
+            self._positions.update(self._loader.positions)
+        size, age, events = 0, 0.0, 0
+        with suppress(FileNotFoundError, UnreadableError):  # The next group reports it.
+            for stream in self._reader.streams(self._name):
+                position = self._positions.get(stream.name, 0)
+                waits, seconds = stream.waiting(position)
+                if waits:
+                    size, age = size + waits, max(age, seconds)
+                    events += stream.waiting_events(position)
+        return size, age, events
 
     def _ready(self) -> StreamLoader:
         """Return the loader. A definition that could not be loaded is read again."""
@@ -161,17 +178,16 @@ def work_on(work: Work, stopping: threading.Event, lag: Lag) -> None:
                 if each.load_next():
                     has_loaded = True
                     refresher.note(each.tables)
-            if has_loaded and time.monotonic() - noted_at < 1:
-                continue
-            noted_at = time.monotonic()
-            waiting = [each.lag for each in loaders.values()]
-            lag.note(sum(size for size, _ in waiting), max((age for _, age in waiting), default=0.0))
+            if time.monotonic() - noted_at >= _NOTE_SECONDS:
+                _note(lag, loaders.values())
+                noted_at = time.monotonic()
             if stopping.is_set():
                 if not has_loaded:
                     break
                 deadline = min(deadline, time.monotonic() + DRAIN_SECONDS)
             elif not has_loaded:
                 stopping.wait(_POLL_SECONDS)
+        _note(lag, loaders.values())
         for each in loaders.values():
             each.close()
 
@@ -195,6 +211,16 @@ class _Known:
         return self._names
 
 
+def _note(lag: Lag, loaders: Iterable[_Dataset]) -> None:
+    """Note what waits in all datasets."""
+    waiting = [each.lag() for each in loaders]
+    lag.note(
+        sum(size for size, _, _ in waiting),
+        max((age for _, age, _ in waiting), default=0.0),
+        sum(events for _, _, events in waiting),
+    )
+
+
 def _run(work: Work, parent: Pipe, lag: Lag) -> None:
     """Be the process: its parent takes the signals, and it ends with its parent."""
     standard_streams.install()
@@ -203,7 +229,12 @@ def _run(work: Work, parent: Pipe, lag: Lag) -> None:
     set_up(work.logs)
     stopping = threading.Event()
     threading.Thread(target=_listen, args=(parent, stopping), daemon=True).start()
-    work_on(work, stopping, lag)
+    try:
+        work_on(work, stopping, lag)
+    except Exception as error:  # noqa: BLE001 - the collector starts another process; the text may quote an event
+        frames = traceback.format_tb(error.__traceback__)
+        log.error("unexpected_fault", fault=type(error).__name__, frames=frames)  # noqa: TRY400 - without the text
+        raise SystemExit(ExitCode.INTERNAL_FAULT) from None
 
 
 def _listen(parent: Pipe, stopping: threading.Event) -> None:

@@ -67,10 +67,11 @@ class FactTables:
 
 @dataclass(frozen=True, kw_only=True)
 class Visitor:
-    """Who asks: a name, which is no secret, and the role of the service."""
+    """Who asks: a name, which is no secret, the role of the service, and whether that one may replay here."""
 
     name: str
     role: Role
+    may_replay: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,8 @@ class FreshnessList:
     freshness: list[Freshness]
 
 
-def router(watch: Watch, sessions: Sessions) -> APIRouter:
-    """Return the routes that say what there is."""
+def router(watch: Watch, sessions: Sessions, *, replays: bool) -> APIRouter:
+    """Return the routes that say what there is; `replays`: this service replays files of the failed store."""
     routes = APIRouter(prefix="/v1", dependencies=[Depends(takes_no_parameter)], tags=["aggregates"])
 
     @routes.get("/aggregates")
@@ -103,7 +104,7 @@ def router(watch: Watch, sessions: Sessions) -> APIRouter:
     async def visitor(request: Request) -> Visitor:
         """Say who asks, and what role that one has."""
         identity: Identity = request.scope["etl.identity"]
-        return Visitor(name=identity.name, role=identity.role)
+        return Visitor(name=identity.name, role=identity.role, may_replay=replays and identity.may("operator"))
 
     @routes.get("/freshness")
     async def freshness(request: Request) -> FreshnessList:

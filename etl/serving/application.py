@@ -17,6 +17,7 @@ from etl.database.connecting import Database
 from etl.precalculation import catalogue
 from etl.serving import aggregates, ledger, page, pages, problems, rows
 from etl.serving.access import FLUSH_SECONDS, AccessLog
+from etl.serving.events import PREFIX, ROUTE, Events
 from etl.serving.front import Front, Gate, Parts, Receive, Send
 from etl.serving.kept import Kept, Shares
 from etl.serving.ledger import Ledger
@@ -51,6 +52,15 @@ class Limits:
     subscribers: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a service has by its options: answers that replicas share, replays of failures, and events."""
+
+    shared: Shares | None = None
+    replays: Replays | None = None
+    events: Events | None = None
+
+
 class Service:
     """The parts of a running service."""
 
@@ -61,21 +71,22 @@ class Service:
         limits: Limits,
         *,
         has_access_log: bool,
-        shared: Shares | None = None,
-        replays: Replays | None = None,
+        extras: Extras | None = None,
     ) -> None:
+        extras = extras or Extras()
         self.sessions = Sessions(database, size=limits.connections, statement_seconds=limits.statement_seconds)
         # Busy readers must not keep the watch from looking.
         self._looking = Sessions(database, size=1, statement_seconds=limits.statement_seconds)
         self.watch = Watch(database, self._looking, config_dir)
         self.versions = Versions(database)
-        self.kept = Kept(limits.kept_bytes, shared)
+        self.kept = Kept(limits.kept_bytes, extras.shared)
         self.rows = rows.Rows(self.watch, self.versions, self.sessions, self.kept)
         self.access = AccessLog(is_on=has_access_log)
         self.metrics = Metrics()
         self.stream = Stream(self.watch, limits.subscribers)
         self.ledger = Ledger(database, config_dir, limits.statement_seconds)
-        self.replays = replays
+        self.replays = extras.replays
+        self.events = extras.events
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -145,19 +156,24 @@ def application(
         access=service.access,
         metrics=service.metrics,
         origins=origins,
+        has_events=service.events is not None,
     )
     return Front(_Direct(routed(service, tokens), service), parts)
 
 
 class _Direct:
-    """Answers requests for rows without the layers of FastAPI, which cost as much as the rows; it gets the others."""
+    """Answers requests for rows, and events, without the layers of FastAPI, which cost as much; it gets the others."""
 
     def __init__(self, app: FastAPI, service: Service) -> None:
         self._app = app
         self._rows = service.rows
+        self._events = service.events
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         found = None
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await self._take(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}:
             found = _ROWS.fullmatch(scope["path"])
         if found is None:
@@ -166,6 +182,16 @@ class _Direct:
         scope["path_params"] = {"name": found[1]}
         response = await self._rows.answer(Request(scope, receive))
         await response(scope, receive, send)
+
+    async def _take(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Let events of operators be taken."""
+        scope["etl.route"] = ROUTE
+        ledger.is_operator(Request(scope))
+        if scope["method"] not in {"GET", "HEAD", "POST"}:
+            raise ProblemError(405, "POST sends events, GET asks for one by its place", {"Allow": "GET, HEAD, POST"})
+        if self._events is None:
+            raise ProblemError(404, "this service takes no events; `etl serve --collect` does")
+        await self._events(scope, receive, send)
 
 
 def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
@@ -186,8 +212,8 @@ def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     description = Description(app, service.watch)
-    app.include_router(aggregates.router(service.watch, service.sessions))
-    app.include_router(ledger.router(service.ledger, service.replays))
+    app.include_router(aggregates.router(service.watch, service.sessions, replays=service.replays is not None))
+    app.include_router(ledger.router(service.ledger, service.replays, service.events))
     app.add_route(rows.PATH, service.rows.answer, methods=["GET"])
     app.add_route(rows.FACTS_PATH, service.rows.answer_facts, methods=["GET"])
     app.add_route("/v1/stream", service.stream.answer, methods=["GET"])
@@ -215,6 +241,9 @@ def _add_state(app: FastAPI, service: Service) -> None:
     """Add the routes for those who watch the service."""
 
     async def healthz(_request: Request) -> Response:
+        if service.events is not None and service.events.broken:
+            body = b'{"status":"events are refused: the disk of the spool has lost a write; start the service again"}'
+            return Response(body, status_code=503, media_type="application/json")
         return Response(b'{"status":"running"}', media_type="application/json")
 
     async def readyz(_request: Request) -> Response:
@@ -224,7 +253,10 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
     async def metrics(request: Request) -> Response:
         ledger.is_operator(request)
-        return Response(service.metrics.text(service.state()), media_type="text/plain; version=0.0.4; charset=utf-8")
+        text = service.metrics.text(service.state())
+        if service.events is not None:
+            text += service.events.metrics().encode()
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
         app.add_route(path, endpoint, methods=["GET"])

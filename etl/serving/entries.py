@@ -60,6 +60,34 @@ class ReplayBegun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StreamEntry:
+    """The events of one dataset and day: those that are loaded, up to a byte of the stream, and those that wait.
+
+    What waits is known to a service that takes the events; `waiting_seconds` is the age of the oldest of them.
+    `refused_events` of the loaded ones wait in the failed store.
+    """
+
+    stream: str
+    dataset: str
+    loaded_events: int
+    loaded_to: int
+    loaded_at: datetime | None
+    run: str | None
+    refused_events: int
+    waiting_events: int | None
+    waiting_bytes: int | None
+    waiting_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """The newest streams; `is_taking`: this service takes events."""
+
+    streams: list[StreamEntry]
+    is_taking: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetColumn:
     """A column of a table that a dataset fills."""
 

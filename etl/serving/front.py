@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 import structlog
 
-from etl.serving import problems
+from etl.serving import events, problems
 from etl.serving.access import AccessLog, Served
 from etl.serving.identity import Identity
 from etl.serving.kept import Answer, Headers, Kept, Key, matches, takes_gzip
@@ -51,7 +51,10 @@ _SECURITY: Headers = [
 _SAME_ORIGIN = (b"cross-origin-resource-policy", b"same-origin")
 _PREFLIGHT: Headers = [
     (b"access-control-allow-methods", b"GET, HEAD, POST"),
-    (b"access-control-allow-headers", b"Authorization, X-Api-Key, If-None-Match, Content-Type"),
+    (
+        b"access-control-allow-headers",
+        b"Authorization, X-Api-Key, If-None-Match, Content-Type, Content-Encoding, Idempotency-Key",
+    ),
     (b"access-control-max-age", b"600"),
 ]
 _EXPOSED: Headers = [
@@ -99,6 +102,8 @@ class Parts:
     metrics: Metrics
     origins: frozenset[bytes] = frozenset()
     """The origins whose pages may read answers in a browser."""
+    has_events: bool = False
+    """Events are taken: their bodies have limits of their own."""
 
 
 class Front:
@@ -113,6 +118,7 @@ class Front:
         self._access = parts.access
         self._metrics = parts.metrics
         self._origins = parts.origins
+        self._has_events = parts.has_events
         self._numbers = itertools.count(1)
         self._prefix = secrets.token_hex(4)
 
@@ -172,7 +178,7 @@ class Front:
         query: bytes = scope["query_string"]
         if len(path) + len(query) > MAX_ADDRESS_BYTES:
             raise ProblemError(414, f"expected an address of at most {MAX_ADDRESS_BYTES} bytes")
-        if _is_large(headers):
+        if _is_large(headers) and not (self._has_events and scope["path"].startswith(events.PREFIX)):
             raise ProblemError(413, f"expected a body of at most {MAX_BODY_BYTES} bytes", {"Connection": "close"})
         if self._origins and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
             await send({"type": "http.response.start", "status": 204, "headers": list(_PREFLIGHT)})

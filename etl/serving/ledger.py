@@ -15,8 +15,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from etl import datasets, queries
 from etl.database.connecting import Database, connect
 from etl.errors import DatabaseError, UsageError
-from etl.ingestion.ledger import failures, history
+from etl.ingestion.ledger import failures, history, streams
 from etl.ingestion.ledger.history import RunFilter
+from etl.ingestion.ledger.streams import StreamRow
 from etl.ingestion.pipeline import tracing
 from etl.serving import filters, listing, problems, statements
 from etl.serving.entries import (
@@ -29,9 +30,12 @@ from etl.serving.entries import (
     ReplayBegun,
     Run,
     Runs,
+    StreamEntry,
+    Streams,
     Traced,
     TracedRecord,
 )
+from etl.serving.events import Events, Waiting
 from etl.serving.filters import wrong
 from etl.serving.identity import Identity
 from etl.serving.listing import FAILURES, RUNS, Asked, takes_no_parameter
@@ -42,6 +46,7 @@ from etl.serving.rows import link_of
 # How many operators are answered at once, and how many seconds one of them waits.
 _SESSIONS = 4
 _WAIT_SECONDS = 2.0
+_STREAMS = 100
 _NO_PARAMETERS = [Depends(takes_no_parameter)]
 
 _TRACED = {
@@ -100,12 +105,13 @@ def is_operator(request: Request) -> None:
         raise ProblemError(403, f"this is for operators; your role is {identity.role}")
 
 
-def router(ledger: Ledger, replays: Replays | None) -> APIRouter:
-    """Return the routes for operators; without `replays` nothing can be replayed."""
+def router(ledger: Ledger, replays: Replays | None, events: Events | None) -> APIRouter:
+    """Return the routes for operators; without `replays` nothing can be replayed, without `events` none are taken."""
     routes = APIRouter(prefix="/v1", dependencies=[Depends(is_operator)], tags=["operators"])
     _add_runs(routes, ledger)
     _add_failures(routes, ledger)
     _add_replay(routes, ledger, replays)
+    _add_streams(routes, ledger, events)
     _add_datasets(routes, ledger)
     return routes
 
@@ -196,6 +202,41 @@ def _add_replay(routes: APIRouter, ledger: Ledger, replays: Replays | None) -> N
         state = await replays.begin(_text(id) or "", identity.name)
         response.headers["Location"] = address = f"/v1/failures/{quote(id, safe='')}"
         return ReplayBegun(id=id, result=address, replay=state)
+
+
+def _add_streams(routes: APIRouter, ledger: Ledger, events: Events | None) -> None:
+    """Add the route of streams of events."""
+
+    @routes.get("/streams", dependencies=_NO_PARAMETERS)
+    def stream_list() -> Streams:
+        """List the streams of events, the newest first: what is loaded of each, and what waits."""
+        with ledger.session() as connection:
+            known = {each.stream: each for each in streams.newest(connection, _STREAMS)}
+        positions = {name: position.loaded_to for name, position in known.items()}
+        waiting = {each.stream: each for each in events.waiting(positions)} if events is not None else {}
+        names = sorted({*known, *waiting}, key=_began, reverse=True)
+        found = [_stream(name, known.get(name), waiting.get(name)) for name in names]
+        return Streams(streams=found[:_STREAMS], is_taking=events is not None)
+
+
+def _began(stream: str) -> tuple[str, str]:
+    """Return when a stream began, which its name says, and its name."""
+    return stream[-23:], stream
+
+
+def _stream(name: str, known: StreamRow | None, waits: Waiting | None) -> StreamEntry:
+    return StreamEntry(
+        stream=name,
+        dataset=known.dataset if known else waits.dataset if waits else "",
+        loaded_events=known.count_events if known else 0,
+        loaded_to=known.loaded_to if known else 0,
+        loaded_at=known.loaded_at if known else None,
+        run=known.run if known else None,
+        refused_events=known.count_refused if known else 0,
+        waiting_events=waits.events if waits else None,
+        waiting_bytes=waits.bytes if waits else None,
+        waiting_seconds=waits.seconds if waits else None,
+    )
 
 
 def _add_datasets(routes: APIRouter, ledger: Ledger) -> None:

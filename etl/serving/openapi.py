@@ -6,8 +6,8 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
+from etl.serving import events, tokens
 from etl.serving import openapi_routes as routes
-from etl.serving import tokens
 from etl.serving.filters import OPERATORS
 from etl.serving.tables import Column, Table
 from etl.serving.watching import Watch
@@ -83,6 +83,7 @@ def describe(app: FastAPI, tables: list[Table]) -> dict[str, Any]:
         "/v1/facts/{table}": {"get": routes.facts()},
         "/v1/stream": {"get": routes.stream()},
         tokens.PATH: {"post": routes.token()},
+        events.ROUTE: routes.events(),
         **routes.states(),
     }
     for name in ("HTTPValidationError", "ValidationError"):

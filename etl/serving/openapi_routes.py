@@ -7,8 +7,10 @@ from etl.serving.filters import FORMATS, MAX_ROWS, ROWS_OF_A_PAGE
 _PROBLEMS = {
     "401": "no key, or one that is not valid",
     "403": "the role may not ask this",
+    "400": "the body or the Idempotency-Key is not as announced",
+    "408": "the body took too long",
     "404": "there is no such aggregate; the answer names those that there are",
-    "409": "another replay runs, a load holds the source, or the file does not wait for a replay",
+    "409": "another replay runs, a load holds the source, the file does not wait; or the key was used before",
     "413": "the body is too large",
     "406": "the header Accept names no format that there is",
     "415": "the body is no JSON",
@@ -76,7 +78,8 @@ def stream() -> dict[str, Any]:
     return {
         "tags": ["aggregates"],
         "summary": "Each refresh that changed rows, as server-sent events.",
-        "description": "An event `state` for each aggregate at first; then an event `refresh` when rows changed.",
+        "description": "An event `state` for each aggregate at first; then `refresh` when rows changed, and `loaded`"
+        " after loads, at most twice a second.",
         "operationId": "stream",
         "responses": {
             "200": {"description": "events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
@@ -110,6 +113,61 @@ def token() -> dict[str, Any]:
         "responses": {
             "200": {"description": "tokens", "content": {"application/json": {"schema": issued}}},
             **problems(["401", "403", "404", "413", "415", "422", "429", "503"]),
+        },
+    }
+
+
+def events() -> dict[str, Any]:
+    """Return the description of the routes of events, which have one address: a dataset, or the place of an event."""
+    text: dict[str, Any] = {"type": "string"}
+    name = {"name": "name", "in": "path", "required": True, "schema": text}
+    return {"post": _send_events(name), "get": _fate_of_event(name)}
+
+
+def _send_events(name: dict[str, Any]) -> dict[str, Any]:
+    text, number, event = {"type": "string"}, {"type": "integer"}, {"type": "object"}
+    accepted = {
+        "type": "object",
+        "required": ["stream", "events", "offsets", "is_repeat"],
+        "properties": {
+            "stream": {"type": ["string", "null"]},
+            "events": number,
+            "offsets": {"type": "array", "items": number, "description": "the byte at which each begins in the stream"},
+            "is_repeat": {"type": "boolean", "description": "an earlier request with the same key has sent them"},
+        },
+    }
+    key = {"name": "Idempotency-Key", "in": "header", "required": False, "schema": {**text, "minLength": 1}}
+    kinds = {"application/json": {"anyOf": [event, {"type": "array", "items": event}]}, "application/x-ndjson": text}
+    return {
+        "tags": ["events"],
+        "summary": "Events of a dataset: an object, an array or lines. Only with --collect; for operators.",
+        "description": "202: the events are on the disk. Any other answer: none of them is taken.",
+        "operationId": "send_events",
+        "parameters": [{**name, "description": "the dataset"}, {**key, "description": "makes a repetition harmless"}],
+        "requestBody": {"required": True, "content": {kind: {"schema": schema} for kind, schema in kinds.items()}},
+        "responses": {
+            "202": {"description": "on the disk", "content": {"application/json": {"schema": accepted}}},
+            **problems(["400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"]),
+        },
+    }
+
+
+def _fate_of_event(name: dict[str, Any]) -> dict[str, Any]:
+    text, number = {"type": "string"}, {"type": "integer"}
+    names = ("run", "loaded_at", "failure", "table", "column", "sqlstate", "reason")
+    fate = {
+        "type": "object",
+        "required": ["stream", "offset", "status"],
+        "properties": {"stream": text, "offset": number, "status": text, **dict.fromkeys(names, text)},
+    }
+    return {
+        "tags": ["events"],
+        "summary": "What became of an event. Only with --collect; for operators.",
+        "operationId": "fate_of_event",
+        "parameters": [{**name, "description": "the place of the event: STREAM:OFFSET"}],
+        "responses": {
+            "200": {"description": "its state", "content": {"application/json": {"schema": fate}}},
+            **problems(["401", "403", "404", "429", "503"]),
         },
     }
 

@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,7 +25,8 @@ from etl.database.connecting import Database
 from etl.errors import ExitCode, UsageError, reason_of
 from etl.ingestion.failed_store.store import FailedStore
 from etl.serving import keys
-from etl.serving.application import Limits, Service, application
+from etl.serving.application import Extras, Limits, Service, application
+from etl.serving.events import OpenEvents
 from etl.serving.front import Front, Gate
 from etl.serving.gates import Keys, Loopback
 from etl.serving.jwts import Jwts, Trust, require_keys, roles_of
@@ -47,10 +48,11 @@ _SQL = queries.load("keys")
 log = structlog.get_logger(__name__)
 
 
-def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
-    """Serve until a signal arrives; return the exit code: 0 after SIGTERM.
+def serve(database: Database, config_dir: Path, settings: ServeSettings, open_events: OpenEvents | None = None) -> int:
+    """Serve until a signal arrives; return the exit code: 0 after SIGTERM. With `open_events` events are taken, too.
 
-    Raises UsageError when the address is in use or not this machine's own, or the database lacks what is read.
+    Raises UsageError when the address is in use or not this machine's own, or the database lacks what is read, and
+    what `open_events` raises.
     """
     require_loopback(settings.host, settings.auth)
     require_served(database, needs_keys=settings.auth == "keys")
@@ -62,16 +64,18 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings) -> int:
     )
     origins = origins_of(settings)
     shared = _shared(database, settings.cache)
-    service = Service(
-        database,
-        config_dir,
-        limits,
-        has_access_log=settings.access_log,
-        shared=shared,
-        replays=_replays(database, config_dir, settings),
-    )
-    guard = _guard(service, database, settings)
-    with bound(settings.host, settings.port) as listener:
+    with (
+        bound(settings.host, settings.port) as listener,
+        open_events() if open_events is not None else nullcontext() as events,
+    ):
+        service = Service(
+            database,
+            config_dir,
+            limits,
+            has_access_log=settings.access_log,
+            extras=Extras(shared=shared, replays=_replays(database, config_dir, settings), events=events),
+        )
+        guard = _guard(service, database, settings)
         host, port = listener.getsockname()[:2]
         server = DrainingServer(_config(application(service, guard.gate, guard.tokens, origins)), service.stream.close)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,4 +1,4 @@
-"""`/v1/stream`: each refresh that changed rows, to all subscribers, as server-sent events or over a WebSocket."""
+"""`/v1/stream`: refreshes that changed rows, and word of loads, as server-sent events or over a WebSocket."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,6 +17,8 @@ PATH = "/v1/stream"
 _ALIVE_SECONDS = 15.0
 # A subscriber with more events before it than this does not read; it connects again and gets the state of then.
 _MOST_WAITING = 100
+# It names no dataset: who may not see runs learns only that there was one.
+_LOADED = b'{"event":"loaded"}'
 
 
 class Stream:
@@ -27,7 +29,8 @@ class Stream:
         self._limit = limit
         self._waiting: set[asyncio.Queue[bytes | None]] = set()
         self._is_closing = False
-        watch.when_changed(self._send)
+        watch.when_changed(lambda row: self._send(_text("refresh", row)))
+        watch.when_loaded(lambda: self._send(_LOADED))
 
     @property
     def count(self) -> int:
@@ -41,7 +44,7 @@ class Stream:
             self._end(queue)
 
     async def answer(self, request: Request) -> Response:
-        """Send the freshness of all aggregates at once, then that of each aggregate whose rows changed."""
+        """Send the freshness of all aggregates at once, then that of each one whose rows changed, and word of loads."""
         request.scope["etl.route"] = PATH
         if self._is_closing or len(self._waiting) >= self._limit:
             raise problems.busy(f"there are {len(self._waiting)} subscribers already")
@@ -97,8 +100,7 @@ class Stream:
         finally:
             self._waiting.discard(queue)
 
-    def _send(self, row: Freshness) -> None:
-        event = _text("refresh", row)
+    def _send(self, event: bytes) -> None:
         for queue in list(self._waiting):
             if queue.qsize() >= _MOST_WAITING:
                 self._end(queue)
@@ -122,6 +124,8 @@ def _text(name: str, row: Freshness) -> bytes:
 @lru_cache(maxsize=100)
 def _as_event(text: bytes) -> bytes:
     """Return an event as it is sent to all subscribers."""
+    if text == _LOADED:
+        return b"event: loaded\ndata: %s\n\n" % text
     data = msgspec.json.decode(text)
     return b"event: %s\nid: %s:%s\ndata: %s\n\n" % (
         data["event"].encode(),

@@ -29,6 +29,8 @@ from etl.serving.tables import Table, read_facts, read_tables
 
 # How often the freshness is read, because notes of changed facts and rejected records send no notification.
 POLL_SECONDS = 2.0
+# Subscribers hear of loads at most so often: a stream of events loads some groups each second.
+LOADS_SECONDS = 0.5
 # A connection that has not answered for so long is taken for dead.
 LIVE_SECONDS = 5.0
 # So old may be what an answer says of pending buckets and rejected records.
@@ -57,6 +59,7 @@ class Freshness:
 
 
 Changed = Callable[[Freshness], None]
+Loaded = Callable[[], None]
 
 
 class Watch:
@@ -79,6 +82,9 @@ class Watch:
         self._looked_at: float | None = None
         self._noted: set[str] = set()
         self._listeners: list[Changed] = []
+        self._of_loads: list[Loaded] = []
+        self._reported_at = -LOADS_SECONDS
+        self._reporting: asyncio.TimerHandle | None = None
 
     @property
     def is_live(self) -> bool:
@@ -93,6 +99,10 @@ class Watch:
     def when_changed(self, listener: Changed) -> None:
         """Call a function with the freshness of each aggregate whose rows changed."""
         self._listeners.append(listener)
+
+    def when_loaded(self, listener: Loaded) -> None:
+        """Call a function when runs have ended, or groups of events are loaded: at most some times a second."""
+        self._of_loads.append(listener)
 
     async def run(self) -> None:
         """Watch until the task is cancelled; a lost connection is opened again."""
@@ -188,6 +198,9 @@ class Watch:
         if note.channel == "etl_api_keys":
             self.key_changes += 1
             return
+        if note.channel == "etl_runs":
+            self._hear_load()
+            return
         try:
             read: dict[str, Any] = json.loads(note.payload)
             name, version = str(read["aggregate"]), read["version"]
@@ -199,6 +212,17 @@ class Watch:
             self.freshness[name] = replace(known, version=version)
             if version is not None:
                 self._announce(self.freshness[name])
+
+    def _hear_load(self) -> None:
+        """Let the listeners know of a load: at once, or after those of the last moment."""
+        if self._reporting is None:
+            loop = asyncio.get_running_loop()
+            self._reporting = loop.call_at(max(loop.time(), self._reported_at + LOADS_SECONDS), self._report_loads)
+
+    def _report_loads(self) -> None:
+        self._reporting, self._reported_at = None, _now()
+        for listener in self._of_loads:
+            listener()
 
 
 def _now() -> float:

@@ -119,8 +119,9 @@ select string_agg(aggregate || ' ' || version, E'\n' order by aggregate) from an
 select;
 
 -- name: listen
--- Receive a notification when the rows of an aggregate changed, and when a key was changed.
+-- Receive a notification when the rows of an aggregate changed, when a key was changed, and when a run has ended.
 listen etl_versions;
+listen etl_runs;
 listen etl_api_keys;
 
 -- name: ready

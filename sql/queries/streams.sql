@@ -13,6 +13,20 @@ from etl.streams s
 where %(dataset)s::text is null or s.dataset = %(dataset)s
 order by s.begun_at, s.stream;
 
+-- name: newest_streams
+-- List the newest streams, and how many of their events wait in the failed store for a replay.
+select
+    s.stream, s.dataset, s.loaded_to, s.count_events, s.run, s.loaded_at,
+    (
+        select coalesce(sum(f.count_records), 0)::bigint
+        from etl.runs r
+        join etl.failures f using (run)
+        where r.stream = s.stream and f.state = 'pending'
+    ) as count_refused
+from etl.streams s
+order by s.begun_at desc, s.stream
+limit %(limit)s;
+
 -- name: lock_position
 -- Lock how far a stream is loaded until the end of the transaction.
 select s.loaded_to from etl.streams s where s.stream = %(stream)s for update;

@@ -191,6 +191,8 @@ def test_a_database_that_is_away(site: Site) -> None:
         until(lambda: collector.running.events("loading_waits"), "the reason in the log")
         assert "logistics.parcels" in collector.running.events("loading_waits")[0]["reason"]
         assert collector.fate(first["stream"], 0)["status"] == "waiting"
+        until(lambda: collector.client.get("/healthz").json()["waiting_events"] == 1, "the count of what waits")
+        assert "etl_collect_waiting_events 1\n" in collector.client.get("/metrics").text
         site.define(definition.read_text())
         until(lambda: _count(site) == 1, "the first event")
         site.ask("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'etl:collect'")

@@ -261,3 +261,26 @@ def test_a_full_backlog(tmp_path: Path) -> None:
     spool.close()
     reading.remove_loaded(stream, 27, at_once, is_last=False)
     assert segments.streams(folder) == []
+
+
+def test_events_that_wait_are_counted(spool: Spool, tmp_path: Path) -> None:
+    """The events after a position are counted, also when it is within a group, and over several segments."""
+    for bodies in (["{}", '{"a":1}\n{"b":2}\n{"c":3}'], ['{"d":4}']):
+        for future in [spool.submit(_events(body)) for body in bodies]:
+            future.result()
+        until(lambda: not list(tmp_path.rglob("*.open")), "the end of the segment")
+    spool.close()
+    [stream] = segments.streams(tmp_path / "scans")
+    offsets = [0, 3, 11, 19, 27, 35]
+    assert [reading.waiting_events(stream, offset) for offset in offsets] == [5, 4, 3, 2, 1, 0]
+
+
+def test_a_stream_without_a_segment_is_read_as_empty(tmp_path: Path) -> None:
+    """The loader may look at a stream whose first segment is being written: nothing can be read or removed yet."""
+    folder = tmp_path / "scans" / segments.new_name("scans", "20261130")
+    folder.mkdir(parents=True)
+    (folder / segments.name_of(0, is_ended=False)).touch()
+    [stream] = segments.streams(tmp_path / "scans")
+    reading.remove_loaded(stream, 0, Keep(seconds=0, bytes=0), is_last=True)
+    assert reading.next_stretch(stream, 0, 10, 1_000) is None
+    assert (reading.waiting(stream, 0), reading.waiting_events(stream, 0)) == ((0, 0.0), 0)

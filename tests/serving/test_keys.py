@@ -44,6 +44,8 @@ def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> No
         "/v1/failures/none": (no, none, none),
         "/v1/trace/logistics.shipments?shipment_id=none": (no, none, none),
         "/v1/datasets": (no, ok, ok),
+        "/v1/events/none": (no, none, none),
+        "/v1/streams": (no, ok, ok),
         "/metrics": (no, ok, ok),
     }
     for path, codes in expected.items():

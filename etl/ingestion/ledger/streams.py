@@ -31,6 +31,13 @@ class Position:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StreamRow(Position):
+    """How far a stream is loaded; `count_refused` of its events wait in the failed store for a replay."""
+
+    count_refused: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlacedBatch:
     """The batch that has an event; `refused` of its records did not load at first."""
 
@@ -95,6 +102,11 @@ def position(connection: psycopg.Connection, stream: str) -> Position | None:
 def positions(connection: psycopg.Connection, dataset: str | None = None) -> list[Position]:
     """Return how far each stream is loaded, the newest last."""
     return queries.rows_as(Position, connection, _SQL["positions"], {"dataset": dataset})
+
+
+def newest(connection: psycopg.Connection, limit: int) -> list[StreamRow]:
+    """Return the streams that began last, the newest first."""
+    return queries.rows_as(StreamRow, connection, _SQL["newest_streams"], {"limit": limit})
 
 
 def begin(connection: psycopg.Connection, stream: str, dataset: str) -> Position:

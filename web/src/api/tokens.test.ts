@@ -79,7 +79,7 @@ describe("a key", () => {
 
   it("says that a session has ended, when it was valid before", async () => {
     hold({ bearer: "etl_key" });
-    session.visitor = { name: "key 1", role: "analyst" };
+    session.visitor = { name: "key 1", role: "analyst", may_replay: false };
     answering(() => Response.json({ detail: "no" }, { status: 401 }));
     await expect(ask("/v1/freshness")).rejects.toBeInstanceOf(ProblemError);
     expect(session).toMatchObject({ held: null, needsKey: true, reason: "ended" });

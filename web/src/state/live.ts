@@ -1,6 +1,6 @@
 /** How fresh the data are, and word of each refresh as it comes. */
 
-import { reactive } from "vue";
+import { reactive, watch } from "vue";
 import { ask, askJson, ProblemError } from "../api/client";
 import type { components } from "../api/schema";
 import { readEvents } from "../api/stream";
@@ -21,10 +21,12 @@ export const live = reactive({
   at: Date.now(),
   freshness: {} as Record<string, Freshness>,
   versions: {} as Record<string, number | null>,
+  loads: 0,
 });
 
-/** Take an event of the stream: the version of an aggregate. */
+/** Take an event of the stream: the version of an aggregate, or word of loads. */
 export function take(event: { event: string; data: string }): void {
+  if (event.event === "loaded") live.loads += 1;
   if (event.event !== "state" && event.event !== "refresh") return;
   const read = JSON.parse(event.data) as { aggregate: string; version: number | null };
   live.versions[read.aggregate] = read.version;
@@ -75,18 +77,25 @@ export async function follow(): Promise<never> {
 }
 
 async function listen(hasBegun: () => void): Promise<void> {
-  const answer = await ask("/v1/stream", { headers: { Accept: "text/event-stream" }, cache: "no-store" });
-  if (!answer.body) return;
-  Object.assign(live, { isConnected: true, isLost: false });
-  hasBegun();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  await readEvents(answer.body, (event) => {
-    take(event);
-    if (event.event !== "refresh") return;
-    // The event has the version; what else is new of the freshness is known to the service a moment later.
-    clearTimeout(timer);
-    timer = setTimeout(() => void look(), SETTLE_MS);
-  });
+  // The stream of one who signs out ends, so that the next one is looked up.
+  const control = new AbortController();
+  const unwatch = watch(() => session.needsKey, (needsKey) => needsKey && control.abort(), { flush: "sync" });
+  try {
+    const answer = await ask("/v1/stream", { headers: { Accept: "text/event-stream" }, cache: "no-store", signal: control.signal });
+    if (!answer.body) return;
+    Object.assign(live, { isConnected: true, isLost: false });
+    hasBegun();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    await readEvents(answer.body, (event) => {
+      take(event);
+      if (event.event !== "refresh") return;
+      // The event has the version; what else is new of the freshness is known to the service a moment later.
+      clearTimeout(timer);
+      timer = setTimeout(() => void look(), SETTLE_MS);
+    });
+  } finally {
+    unwatch();
+  }
 }
 
 function pause(milliseconds: number): Promise<void> {

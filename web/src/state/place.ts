@@ -3,7 +3,7 @@
 import { reactive, readonly } from "vue";
 import { isDay } from "../figures/dates";
 
-export const VIEWS = ["overview", "lanes", "carriers", "warehouses", "exceptions", "runs", "facts"] as const;
+export const VIEWS = ["overview", "lanes", "carriers", "warehouses", "exceptions", "runs", "events", "facts"] as const;
 export type View = (typeof VIEWS)[number];
 
 const FILTERS = [
