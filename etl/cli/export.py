@@ -23,6 +23,7 @@ from etl.exporting import exports, places
     help="Format of the files; duckdb is one file with all tables.",
 )
 @option("--partition", type=click.Choice(["month"]), help="Write one file for each month of a table that has a time.")
+@option("--since-last", is_flag=True, help="Write only what changed since the last export to this place.")
 @json_option
 @click.pass_obj
 def command(
@@ -31,6 +32,7 @@ def command(
     to: str,
     format: exports.Format,
     partition: str | None,
+    since_last: bool,
     as_json: bool,
 ) -> None:
     """Write tables of one instant to files. Without a name: all facts and aggregates."""
@@ -41,6 +43,7 @@ def command(
             tables=names,
             format=format,
             by_month=partition == "month",
+            since_last=since_last,
             database=database.name,
             config_dir=common.config_dir,
         )

@@ -125,6 +125,13 @@ def guarded(column: ServerColumn, digits: Digits | None, count_odd: int) -> Carr
     return plain(column, digits)
 
 
+def kept(column: ServerColumn, stored: str, *, is_guarded: bool) -> CarriedColumn:
+    """Return the form of a column that is stored as this type already; its digits and its texts stay."""
+    digits = digits_of(stored)
+    is_text = stored == "string" and column.kind != "numeric"
+    return guarded(column, digits, int(is_text)) if is_guarded or is_text else plain(column, digits)
+
+
 def schema_of(columns: Sequence[CarriedColumn], about: Mapping[str, str]) -> Any:
     """Return the schema of a file: comments and types of PostgreSQL are metadata of the columns."""
     fields = [

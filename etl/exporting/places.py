@@ -8,8 +8,9 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -28,9 +29,10 @@ _OWN = re.compile(
 
 
 class Place(Protocol):
-    """A place of exports."""
+    """A place of exports: its name in messages, and one that differs from those of all other places."""
 
     name: str
+    identity: str
 
     def held(self) -> Any:
         """Give the context in which no other export writes to the place."""
@@ -52,6 +54,9 @@ class Place(Protocol):
 
     def remove_all_but(self, names: Iterable[str]) -> None:
         """Remove the files of exports that have other names."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return the bytes of all files by name."""
 
     def address(self, name: str) -> str:
         """Return the address of a file, as DuckDB opens it."""
@@ -79,6 +84,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = str(path)
+        self.identity = f"{socket.gethostname()}:{path.resolve()}"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -149,6 +155,11 @@ class Folder:
                         with suppress(OSError):  # it holds other files
                             folder.rmdir()
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of all files by name."""
+        files = [path for path in self.path.rglob("*") if path.is_file()]
+        return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in files}
+
     def address(self, name: str) -> str:
         """Return the path of a file."""
         return str(self.path / name)
@@ -166,6 +177,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.name = printable(url).rstrip("/")
+        self.identity = self.name
         self._url = url.rstrip("/")
         self._spool: Path | None = None
         with self._talking("reached"):
@@ -217,6 +229,12 @@ class Store:
             others = [path for path in found if _OWN.fullmatch(PurePosixPath(path).name)]
             if others:
                 self._system.rm(others)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of all files by name."""
+        with self._talking("listed"):
+            found = self._system.find(self._root, detail=True)
+        return {path.removeprefix(self._at("")): each["size"] for path, each in found.items()}
 
     def address(self, name: str) -> str:
         """Return the URL of a file."""

@@ -36,6 +36,11 @@ class Subject:
         return sql.Identifier(*self.name.split(".", 1))
 
     @property
+    def quoted(self) -> str:
+        """The qualified name, quoted, as a text."""
+        return _quoted(self.name)
+
+    @property
     def months_folder(self) -> str:
         """The name before the month in the names of folders; it is the name of no column."""
         return "etl_month" if any(column.name == "month" for column in self.columns) else "month"

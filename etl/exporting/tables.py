@@ -32,12 +32,15 @@ _ALL_ROWS = sql.SQL("true")
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where the files of an export go: `begun` gives the path for a new one, `completed` takes it when it is whole."""
+    """Where the files of an export go: `begun` gives the path for a new one, `completed` takes it when it is whole.
+
+    `completed` returns the entry for the manifest: that of an older file where this has the same content.
+    """
 
     export: str
     format: str
     begun: Callable[[str], Path]
-    completed: Callable[[str], None]
+    completed: Callable[[File], File]
 
     def name(self, subject: Subject, month: str | None, number: int = 0) -> str:
         """Return the name of a file: the table, its month, and the export that wrote it."""
@@ -61,9 +64,36 @@ def write(
     """Write the rows of a table that meet a condition."""
     if destination.format == "csv":
         return _written_as_csv(connection, subject, destination, condition)
+    written = _first_fitting(_forms(connection, subject), connection, subject, destination, condition)
+    if written is None:
+        raise InternalError(f"expected the rows of {subject.name} in a form of its columns, got a value in none")
+    return written
+
+
+def write_changed(
+    connection: psycopg.Connection,
+    subject: Subject,
+    destination: Destination,
+    before: manifest.Table,
+    condition: sql.Composable,
+) -> Written | None:
+    """Write the rows that meet a condition with the types that are stored already; None where a value does not fit."""
+    if destination.format == "csv":
+        return _written_as_csv(connection, subject, destination, condition)
+    forms = _kept_forms(connection, subject, before)
+    return _first_fitting(forms, connection, subject, destination, condition)
+
+
+def _first_fitting(
+    forms: Iterator[tuple[Sequence["CarriedColumn"], dict[str, int]]],
+    connection: psycopg.Connection,
+    subject: Subject,
+    destination: Destination,
+    condition: sql.Composable,
+) -> Written | None:
     from etl.exporting.blocks import UnfitError  # noqa: PLC0415 - it needs pyarrow, which takes 0.2 s
 
-    for carried, odd in _forms(connection, subject):
+    for carried, odd in forms:
         try:
             with connection.transaction():  # A COPY that is not read to its end fails its transaction.
                 files = _written(connection, subject, destination, condition, carried)
@@ -80,7 +110,7 @@ def write(
             for column in carried
         ]
         return Written(files=files, columns=columns)
-    raise InternalError(f"expected the rows of {subject.name} in one of the forms of its columns, got a value in none")
+    return None
 
 
 def _forms(
@@ -96,6 +126,22 @@ def _forms(
         yield [plain(column, all_digits.get(column.name)) for column in subject.columns], {}
     odd = _odd(connection, subject)
     yield [guarded(column, all_digits.get(column.name), odd.get(column.name, 0)) for column in subject.columns], odd
+
+
+def _kept_forms(
+    connection: psycopg.Connection, subject: Subject, before: manifest.Table
+) -> Iterator[tuple[Sequence["CarriedColumn"], dict[str, int]]]:
+    """Yield the forms that store the columns as they are stored already."""
+    from etl.exporting.columns import kept  # noqa: PLC0415 - it needs pyarrow
+
+    stored = {column.name: column.stored for column in before.columns}
+    odd = {column.name: column.infinite_as_null for column in before.columns}
+    if not any(odd.values()):
+        yield [kept(column, stored[column.name], is_guarded=False) for column in subject.columns], {}
+    yield (
+        [kept(column, stored[column.name], is_guarded=True) for column in subject.columns],
+        _odd(connection, subject),
+    )
 
 
 def digits(
@@ -161,7 +207,7 @@ def _written(
     from etl.exporting.months import Months  # noqa: PLC0415 - the same
     from etl.exporting.writing import ColumnarFile  # noqa: PLC0415 - the same
 
-    schema = schema_of(carried, {"table": subject.name, "comment": subject.comment, "export": destination.export})
+    schema = schema_of(carried, {"table": subject.name, "comment": subject.comment})
     reader = BlockReader(carried, schema)
     numbers: dict[str | None, int] = {}
 
@@ -180,11 +226,9 @@ def _written(
     except BaseException:
         months.abandon()
         raise
-    for file in files:
-        destination.completed(file.path)
     if (stored := sum(file.rows for file in files)) != copied.rows:
         raise InternalError(f"expected {copied.rows} rows of {subject.name}, stored {stored}")
-    return files
+    return [destination.completed(file) for file in files]
 
 
 def _written_as_csv(
@@ -206,8 +250,7 @@ def _written_as_csv(
         except BaseException:
             file.abandon()
             raise
-        files.append(file.entry(name, month, count))
-        destination.completed(name)
+        files.append(destination.completed(file.entry(name, month, count)))
     columns = [
         manifest.Column(name=column.name, type=column.type, stored="text", comment=column.comment)
         for column in subject.columns

@@ -127,9 +127,15 @@ order by month;
 -- The rows without a month: the time is null or infinite.
 ({column} is null or {column} in ('infinity', '-infinity'))
 
--- name: ledger_is_readable
--- Return whether the user may read the ledger.
-select coalesce(has_table_privilege(to_regclass('etl.runs'), 'select'), false);
+-- name: is_readable
+-- Return whether the user may read a table, which may be missing.
+select exists (
+    select from pg_class
+    join pg_namespace on pg_namespace.oid = pg_class.relnamespace
+    where (pg_namespace.nspname, pg_class.relname) = (%(schema)s, %(table)s)
+        and has_schema_privilege(pg_namespace.oid, 'usage')
+        and has_table_privilege(pg_class.oid, 'select')
+);
 
 -- name: newest_run
 -- Return the finished run that ended last, of some datasets, or of all (null).
@@ -140,10 +146,56 @@ where finished_at is not null and undone_at is null
 order by ended_at desc
 limit 1;
 
--- name: freshness_is_readable
--- Return whether the user may read how fresh the aggregates are.
-select coalesce(has_table_privilege(to_regclass('analytics.freshness'), 'select'), false);
-
 -- name: freshness
 -- Return how fresh the aggregates are that were computed.
 select aggregate, run, facts_through, pending_buckets, version from analytics.freshness;
+
+-- name: registered
+-- List the tables of the export at a place, as consumers of changes: how a changed row of each leads to its months.
+select aggregates.aggregate, aggregates.bucket, watches.fact, watches.noted
+from etl.aggregates
+left join etl.watches on watches.aggregate = aggregates.aggregate
+where aggregates.is_export and starts_with(aggregates.aggregate, %(prefix)s);
+
+-- name: register
+-- Register a table of an export as a consumer of the changes of its rows: all of it is to be written.
+with old as (
+    delete from etl.watches where aggregate = %(consumer)s
+),
+registered as (
+    insert into etl.aggregates (aggregate, grain, bucket, datasets, is_export)
+    values (%(consumer)s, 'One row per row of the table.', %(bucket)s, '{}', true)
+    on conflict (aggregate) do update set bucket = excluded.bucket
+    returning aggregate
+)
+insert into etl.pending (aggregate) select aggregate from registered;
+
+-- name: watch
+-- Let the triggers of a table note its changes for an export.
+insert into etl.watches (aggregate, fact, noted) values (%(consumer)s, %(fact)s, %(noted)s);
+
+-- name: is_noted
+-- Return whether an aggregate has an expression of a table noted.
+select exists (
+    select from etl.watches
+    join etl.aggregates on aggregates.aggregate = watches.aggregate and not aggregates.is_export
+    where watches.fact = %(fact)s and watches.noted = %(noted)s
+);
+
+-- name: unregister
+-- Forget tables that are not in an export any more.
+delete from etl.aggregates where is_export and aggregate = any(%(consumers)s);
+
+-- name: is_own_table
+-- Return whether triggers can note the changes of a table: it is no view, and no partition.
+select relkind in ('r', 'p') and not relispartition from pg_class where oid = to_regclass(%(table)s);
+
+-- name: last_export
+-- Return the last export at a place whose changes were taken.
+select export from etl.exports where place = %(place)s;
+
+-- name: record_export
+-- Record that the changes before an export are in it.
+insert into etl.exports (place, export, taken_at)
+values (%(place)s, %(export)s, transaction_timestamp())
+on conflict (place) do update set export = excluded.export, taken_at = excluded.taken_at;
