@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import msgspec
 import psycopg
 import structlog
 
-from etl import queries
 from etl.database.snapshots import one_snapshot
 from etl.errors import EtlError, UsageError
 from etl.exporting import changes, manifest, subjects, tables
 from etl.exporting.changes import Changes
+from etl.exporting.freshness import Freshness
 from etl.exporting.manifest import File, Manifest, Table
-from etl.exporting.places import Place
+from etl.exporting.places import SPOOL, Place
 from etl.exporting.server_columns import NO_MONTH
 from etl.exporting.subjects import Subject
 from etl.exporting.tables import Destination, Written
@@ -28,8 +30,6 @@ from etl.version import __version__
 Format = Literal["parquet", "csv", "duckdb", "arrow"]
 
 log = structlog.get_logger(__name__)
-
-_SQL = queries.load("exporting")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,8 @@ def export(connection: psycopg.Connection, request: ExportRequest, place: Place)
     OutputError when it cannot be written now.
     """
     require_packages(request.format)
+    if request.format == "duckdb" and (request.by_month or request.since_last):
+        raise UsageError("a database of DuckDB is one file that is written as a whole: no --partition, no --since-last")
     with place.held(), _explained(connection):
         before = _manifest_of(place)
         kept = before.files if before else []
@@ -145,11 +147,9 @@ class _Writer:
             sizes = place.sizes()
             present = [file for file in before.files if sizes.get(file.path) == file.bytes]
             self._old = {(_folder(file), file.sha256): file for file in present}
+        export = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._destination = Destination(
-            export=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
-            format=request.format,
-            begun=place.begun,
-            completed=self._completed,
+            export=export, format=request.format, begun=place.begun, completed=self._completed
         )
 
     def write(self, described: Sequence[Subject]) -> Manifest:
@@ -158,10 +158,10 @@ class _Writer:
         fresh = Freshness(self._connection)
         if self._changes is not None:
             self._changes.begin()
-        entries = []
-        for subject in described:
-            of_table = fresh.of(subject)
-            entries.append(_entry(subject, self._written(subject, of_table.get("version")), of_table))
+        if self._request.format == "duckdb":
+            entries, database_file = self._database(described, fresh)
+        else:
+            entries, database_file = self._tables(described, fresh), None
         run, facts_through = fresh.newest()
         return Manifest(
             export=self._destination.export,
@@ -174,7 +174,33 @@ class _Writer:
             run=run,
             facts_through=facts_through,
             tables=entries,
+            database_file=database_file,
         )
+
+    def _tables(self, described: Sequence[Subject], fresh: Freshness) -> list[Table]:
+        entries = []
+        for subject in described:
+            of_table = fresh.of(subject)
+            entries.append(_entry(subject, self._written(subject, of_table.get("version")), of_table))
+        return entries
+
+    def _database(self, described: Sequence[Subject], fresh: Freshness) -> tuple[list[Table], File]:
+        """Write the tables as files of Parquet beside the database, of which it is made; these are removed."""
+        from etl.exporting import database_file  # noqa: PLC0415 - it needs duckdb
+
+        name = f"{self._destination.export}.duckdb"
+        path = self._place.begun(name)
+        with TemporaryDirectory(prefix=SPOOL, dir=path.parent) as folder:
+            self._destination = Destination(
+                export=self._destination.export,
+                format="parquet",
+                begun=lambda file: Path(folder) / file,
+                completed=lambda file: file,
+            )
+            tables = self._tables(described, fresh)
+            file = database_file.make(path, name, tables, Path(folder))
+        self._place.completed(name)
+        return [msgspec.structs.replace(table, files=[]) for table in tables], file
 
     def _written(self, subject: Subject, version: int | None) -> Written:
         """Write the months of a table that have changed, or all of it."""
@@ -230,37 +256,6 @@ def _entry(subject: Subject, written: Written, fresh: Mapping[str, Any]) -> Tabl
         if column.infinite_as_null:
             log.warning("times_not_in_export", table=entry.table, column=column.name, values=column.infinite_as_null)
     return entry
-
-
-class Freshness:
-    """How fresh the tables are in the snapshot of a transaction, as far as the user may know."""
-
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
-        self._knows_runs = self._is_readable("etl", "runs")
-        is_known = self._is_readable("analytics", "freshness")
-        rows = queries.rows(connection, _SQL["freshness"]) if is_known else []
-        self._aggregates: dict[str, dict[str, Any]] = {f"analytics.{row.pop('aggregate')}": row for row in rows}
-
-    def of(self, subject: Subject) -> dict[str, Any]:
-        """Return what the entry of a table says."""
-        if subject.name in self._aggregates:
-            return self._aggregates[subject.name]
-        if not subject.datasets:
-            return {}
-        run, facts_through = self.newest(list(subject.datasets))
-        return {"run": run, "facts_through": facts_through}
-
-    def _is_readable(self, schema: str, table: str) -> bool:
-        row = self._connection.execute(_SQL["is_readable"], {"schema": schema, "table": table}).fetchone()
-        return bool(row and row[0])
-
-    def newest(self, datasets: list[str] | None = None) -> tuple[str | None, datetime | None]:
-        """Return the finished run that ended last, of some datasets or of all, and its end."""
-        if not self._knows_runs:
-            return None, None
-        row = self._connection.execute(_SQL["newest_run"], {"datasets": datasets}).fetchone()
-        return row or (None, None)
 
 
 def summary(written: Manifest, place: Place) -> dict[str, Any]:

@@ -51,3 +51,11 @@ class HashedFile(io.RawIOBase):
     def entry(self, name: str, month: str | None, rows: int) -> File:
         """Return the entry of the file in the manifest."""
         return File(path=name, month=month, rows=rows, bytes=self.size, sha256=self._digest.hexdigest())
+
+
+def digested(path: Path) -> tuple[int, str]:
+    """Write a file of another program to the disk; return the number of its bytes and their digest."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256")
+    return path.stat().st_size, digest.hexdigest()

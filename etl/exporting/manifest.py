@@ -52,7 +52,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """An export: one snapshot of all its tables, read at one instant. `run` and `facts_through` are of all facts.
 
-    `previous` is the export that was there before, of which unchanged files stay.
+    `previous` is the export that was there before, of which unchanged files stay. `database_file` is the one file of an
+    export as a database of DuckDB.
     """
 
     layout: int = LAYOUT
@@ -66,6 +67,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     run: str | None
     facts_through: dt.datetime | None
     tables: list[Table]
+    database_file: File | None = None
 
     @property
     def rows(self) -> int:
@@ -75,7 +77,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> list[File]:
         """The files of all tables."""
-        return [file for table in self.tables for file in table.files]
+        of_tables = [file for table in self.tables for file in table.files]
+        return [*of_tables, self.database_file] if self.database_file else of_tables
 
     def table(self, name: str) -> Table | None:
         """Return a table by its name."""

@@ -22,6 +22,8 @@ from etl.ingestion.sources.transfers import described, object_store
 
 _UNFINISHED = ".unfinished"
 _LOCK = ".etl-export.lock"
+SPOOL = ".etl-export-"
+"""The beginning of the names of folders for files that are not complete."""
 _OWN = re.compile(
     r"\d{8}T\d{6}Z-[0-9a-f]{6}(-\d+)?\.(parquet|arrow|csv|duckdb)(\.unfinished)?|manifest\.json\.unfinished"
 )
@@ -33,6 +35,7 @@ class Place(Protocol):
 
     name: str
     identity: str
+    filesystem: Any
 
     def held(self) -> Any:
         """Give the context in which no other export writes to the place."""
@@ -84,6 +87,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = str(path)
+        self.filesystem = None
         self.identity = f"{socket.gethostname()}:{path.resolve()}"
 
     @contextmanager
@@ -100,6 +104,8 @@ class Folder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BusyError(f"another export writes to {self.name}", hint="wait for its end") from None
+            for left in self.path.glob(f"{SPOOL}*/"):  # by a killed export
+                shutil.rmtree(left, ignore_errors=True)
             yield
         finally:
             os.close(lock)
@@ -173,7 +179,7 @@ class Folder:
 
 
 class Store:
-    """A folder of an object store."""
+    """A folder of an object store. `filesystem` is its driver, by fsspec."""
 
     def __init__(self, url: str) -> None:
         self.name = printable(url).rstrip("/")
@@ -181,12 +187,12 @@ class Store:
         self._url = url.rstrip("/")
         self._spool: Path | None = None
         with self._talking("reached"):
-            self._system, self._root = object_store(self._url)
+            self.filesystem, self._root = object_store(self._url)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Have a folder on this machine for the files that are not complete; a store has no lock."""
-        self._spool = Path(tempfile.mkdtemp(prefix="etl-export-"))
+        self._spool = Path(tempfile.mkdtemp(prefix=SPOOL))
         try:
             yield
         finally:
@@ -196,7 +202,7 @@ class Store:
         """Return the manifest, or None without one."""
         with self._talking("read"):
             try:
-                text: bytes = self._system.cat_file(self._at(NAME))
+                text: bytes = self.filesystem.cat_file(self._at(NAME))
             except FileNotFoundError:
                 return None
         return text
@@ -210,7 +216,7 @@ class Store:
     def completed(self, name: str) -> None:
         """Upload a file, and remove it from this machine."""
         with self._talking("written"):
-            self._system.put_file(str(self.begun(name)), self._at(name))
+            self.filesystem.put_file(str(self.begun(name)), self._at(name))
         self.begun(name).unlink()
 
     def published(self, names: Iterable[str]) -> None:
@@ -219,21 +225,21 @@ class Store:
     def write_manifest(self, text: bytes) -> None:
         """Replace the manifest."""
         with self._talking("written"):
-            self._system.pipe_file(self._at(NAME), text)
+            self.filesystem.pipe_file(self._at(NAME), text)
 
     def remove_all_but(self, names: Iterable[str]) -> None:
         """Remove the files of exports that have other names."""
         kept = {self._at(name) for name in names}
         with self._talking("cleaned"):
-            found = [path for path in self._system.find(self._root) if path not in kept]
+            found = [path for path in self.filesystem.find(self._root) if path not in kept]
             others = [path for path in found if _OWN.fullmatch(PurePosixPath(path).name)]
             if others:
-                self._system.rm(others)
+                self.filesystem.rm(others)
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes of all files by name."""
         with self._talking("listed"):
-            found = self._system.find(self._root, detail=True)
+            found = self.filesystem.find(self._root, detail=True)
         return {path.removeprefix(self._at("")): each["size"] for path, each in found.items()}
 
     def address(self, name: str) -> str:
