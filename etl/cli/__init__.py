@@ -47,6 +47,8 @@ _COMMANDS = {
     "collect": "Accept events over HTTP and load them as they come, until a signal arrives.",
     "key": "Make, list and revoke the keys of `etl serve --auth keys`.",
     "report": "Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts.",
+    "export": "Write tables of one instant to files. Without a name: all facts and aggregates.",
+    "sql": "Answer a query of SQL from the last export, by DuckDB and without a server.",
     "dataset": "Show, check and propose dataset definitions, and create their tables.",
     "db": "Run the embedded PostgreSQL, and prepare a database for loads.",
     "init": "Write a new configuration folder: etl.toml, one dataset and a sample. Existing files are kept.",

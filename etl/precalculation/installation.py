@@ -84,7 +84,7 @@ def _watch_facts(connection: psycopg.Connection, facts: Iterable[str], errors: l
     for fact in sorted(facts):
         with _by_itself(connection, f"the triggers of {fact}", errors):
             for unnoted in triggers.install(connection, [fact]):
-                connection.execute(_SQL["add_pending_all"], {"fact": unnoted})
+                add_pending_all(connection, unnoted)
 
 
 def watch_again(connection: psycopg.Connection) -> None:
@@ -97,6 +97,11 @@ def watch_again(connection: psycopg.Connection) -> None:
         _watch_facts(connection, unwatched(connection), errors)
     for error in errors:
         log.warning("triggers_missing", reason=str(error), hint=error.hint)
+
+
+def add_pending_all(connection: psycopg.Connection, fact: str) -> None:
+    """Make whatever follows the changes of a fact pending as a whole."""
+    connection.execute(_SQL["add_pending_all"], {"fact": fact})
 
 
 def unwatched(connection: psycopg.Connection) -> list[str]:

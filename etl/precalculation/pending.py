@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 
 from etl import queries
 from etl.database.sqlstates import code_of, meaning
-from etl.precalculation.buckets import EVERYTHING, BucketRange
+from etl.precalculation.buckets import EVERYTHING, BucketKind, BucketRange
 from etl.precalculation.catalogue import Aggregate
 from etl.quick_dataclasses import dataclass
 
@@ -92,7 +92,7 @@ def take_due(connection: psycopg.Connection, aggregate: Aggregate) -> tuple[list
     stay noted for the next refresh. Ranges that cover half of the time between them become one range: fewer
     executions, which read at most twice the facts. So do those of small facts, which are read faster than planned for.
     """
-    due = _due(connection, aggregate, "take_pending")
+    due = _due(connection, aggregate.name, aggregate.kind, "take_pending")
     ranges = _ranges(due)
     if len(due) > 1 and EVERYTHING not in ranges:
         is_dense = 2 * sum(part.seconds for part in due) >= due[0].seconds_of_all
@@ -109,7 +109,12 @@ def _pages(connection: psycopg.Connection, aggregate: Aggregate) -> int:
 
 def see_due(connection: psycopg.Connection, aggregate: Aggregate) -> list[BucketRange]:
     """Return the ranges of buckets that are changed in the snapshot of this transaction, and leave them pending."""
-    return _ranges(_due(connection, aggregate, "see_pending"))
+    return _ranges(_due(connection, aggregate.name, aggregate.kind, "see_pending"))
+
+
+def take_buckets(connection: psycopg.Connection, consumer: str, kind: BucketKind) -> list[BucketRange]:
+    """Take the pending buckets of a consumer that is no aggregate, as `take_due` does; return their ranges."""
+    return _ranges(_due(connection, consumer, kind, "take_pending"))
 
 
 def is_known(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
@@ -120,15 +125,15 @@ def is_known(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
     return bool(row and row[0])
 
 
-def _due(connection: psycopg.Connection, aggregate: Aggregate, pending: str) -> list[_Due]:
-    name = sql.Literal(aggregate.name)
+def _due(connection: psycopg.Connection, consumer: str, kind: BucketKind, pending: str) -> list[_Due]:
+    name = sql.Literal(consumer)
     statement = _SQL["due"].format(
-        touched=_touched(connection, of=[aggregate.name]),
+        touched=_touched(connection, of=[consumer]),
         buckets=_SQL["buckets"],
         pending=_SQL[pending].format(aggregate=name),
         aggregate=name,
-        step=aggregate.kind.step,
-        type=aggregate.kind.limit_type,
+        step=kind.step,
+        type=kind.limit_type,
     )
     with connection.cursor(row_factory=class_row(_Due)) as cursor:
         return cursor.execute(statement).fetchall()

@@ -91,7 +91,7 @@ revoke all on all tables in schema etl from etl_loader;
 grant select on all tables in schema etl to etl_loader;
 revoke all on etl.api_keys, etl.api_tokens from etl_loader;
 grant insert, update on etl.runs, etl.attempts, etl.batches, etl.failures, etl.faults, etl.refreshes,
-    etl.group_attempts, etl.streams to etl_loader;
+    etl.group_attempts, etl.streams, etl.exports to etl_loader;
 grant insert on etl.marks, etl.known_sources, etl.seen, etl.event_keys to etl_loader;
 grant delete on etl.touched, etl.first_batches, etl.seen, etl.event_keys to etl_loader;
 grant execute on function etl.withdraw_batches to etl_loader;

@@ -14,10 +14,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
 from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import HEAD_BYTES
@@ -25,6 +23,7 @@ from etl.ingestion.sources import transfers
 from etl.ingestion.sources.naming import named
 from etl.ingestion.sources.stream import opened
 from etl.settings import RetrySettings
+from tests.support.stores import s3_replaced
 from tests.support.streams import read_all
 from tests.support.web import serving
 
@@ -284,24 +283,8 @@ def test_a_missing_driver_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
     """Let moto replace S3, with a bucket `exports`; give a client of it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in settings.items():
-            environment.setenv(name, value)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="exports")
+    with s3_replaced("exports") as client:
         yield client
-        client.close()
-    server.stop()
 
 
 def test_objects_of_a_store_are_sources(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

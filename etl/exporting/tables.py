@@ -1,0 +1,285 @@
+"""One table of an export: its rows in the snapshot of a transaction -> files, by month or in one.
+
+The columns are carried in their plain form first, with digits of a sample. When a value does not fit, the table is read
+again: with the digits that all values need, then in the guarded form, which holds each value.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from etl import queries
+from etl.errors import InternalError
+from etl.exporting import manifest
+from etl.exporting.files import HashedFile
+from etl.exporting.manifest import File
+from etl.exporting.server_columns import ARRAYS, NO_MONTH, TIMES, ServerColumn
+from etl.exporting.subjects import Subject
+
+if TYPE_CHECKING:
+    from etl.exporting.columns import CarriedColumn, Digits
+
+_SQL = queries.load("exporting")
+_COMMA = sql.SQL(", ")
+_SAMPLED_PAGES = 500
+_ALL_ROWS = sql.SQL("true")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where the files of an export go: `begun` gives the path for a new one, `completed` takes it when it is whole.
+
+    `completed` returns the entry for the manifest: that of an older file where this has the same content.
+    """
+
+    export: str
+    format: str
+    begun: Callable[[str], Path]
+    completed: Callable[[File], File]
+
+    def name(self, subject: Subject, month: str | None, number: int = 0) -> str:
+        """Return the name of a file: the table, its month, and the export that wrote it."""
+        folder = subject.name.replace("/", "%2F")
+        if month is not None:
+            folder += f"/{subject.months_folder}={month}"
+        return f"{folder}/{self.export}{f'-{number}' if number else ''}.{self.format}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """The files of a table, and its columns as they are stored."""
+
+    files: list[File]
+    columns: list[manifest.Column] = field(default_factory=list)
+
+
+def write(
+    connection: psycopg.Connection, subject: Subject, destination: Destination, condition: sql.Composable = _ALL_ROWS
+) -> Written:
+    """Write the rows of a table that meet a condition."""
+    if destination.format == "csv":
+        return _written_as_csv(connection, subject, destination, condition)
+    written = _first_fitting(_forms(connection, subject), connection, subject, destination, condition)
+    if written is None:
+        raise InternalError(f"expected the rows of {subject.name} in a form of its columns, got a value in none")
+    return written
+
+
+def write_changed(
+    connection: psycopg.Connection,
+    subject: Subject,
+    destination: Destination,
+    before: manifest.Table,
+    condition: sql.Composable,
+) -> Written | None:
+    """Write the rows that meet a condition with the types that are stored already; None where a value does not fit."""
+    if destination.format == "csv":
+        return _written_as_csv(connection, subject, destination, condition)
+    forms = _kept_forms(connection, subject, before)
+    return _first_fitting(forms, connection, subject, destination, condition)
+
+
+def _first_fitting(
+    forms: Iterator[tuple[Sequence["CarriedColumn"], dict[str, int]]],
+    connection: psycopg.Connection,
+    subject: Subject,
+    destination: Destination,
+    condition: sql.Composable,
+) -> Written | None:
+    from etl.exporting.blocks import UnfitError  # noqa: PLC0415 - it needs pyarrow, which takes 0.2 s
+
+    for carried, odd in forms:
+        try:
+            with connection.transaction():  # A COPY that is not read to its end fails its transaction.
+                files = _written(connection, subject, destination, condition, carried)
+        except UnfitError:
+            continue
+        columns = [
+            manifest.Column(
+                name=column.source.name,
+                type=column.source.type,
+                stored=str(column.stored),
+                comment=column.source.comment,
+                infinite_as_null=odd.get(column.source.name, 0) if column.source.kind in TIMES else 0,
+            )
+            for column in carried
+        ]
+        return Written(files=files, columns=columns)
+    return None
+
+
+def _forms(
+    connection: psycopg.Connection, subject: Subject
+) -> Iterator[tuple[Sequence["CarriedColumn"], dict[str, int]]]:
+    """Yield the forms of the columns, the fastest first, each with the number of odd values by column."""
+    from etl.exporting.columns import guarded, plain  # noqa: PLC0415 - it needs pyarrow
+
+    sampled = digits(connection, subject, subject.columns, is_sampled=True)
+    yield [plain(column, sampled.get(column.name)) for column in subject.columns], {}
+    all_digits = digits(connection, subject, subject.columns, is_sampled=False)
+    if all_digits != sampled:
+        yield [plain(column, all_digits.get(column.name)) for column in subject.columns], {}
+    odd = _odd(connection, subject)
+    yield [guarded(column, all_digits.get(column.name), odd.get(column.name, 0)) for column in subject.columns], odd
+
+
+def _kept_forms(
+    connection: psycopg.Connection, subject: Subject, before: manifest.Table
+) -> Iterator[tuple[Sequence["CarriedColumn"], dict[str, int]]]:
+    """Yield the forms that store the columns as they are stored already."""
+    from etl.exporting.columns import kept  # noqa: PLC0415 - it needs pyarrow
+
+    stored = {column.name: column.stored for column in before.columns}
+    odd = {column.name: column.infinite_as_null for column in before.columns}
+    if not any(odd.values()):
+        yield [kept(column, stored[column.name], is_guarded=False) for column in subject.columns], {}
+    yield (
+        [kept(column, stored[column.name], is_guarded=True) for column in subject.columns],
+        _odd(connection, subject),
+    )
+
+
+def digits(
+    connection: psycopg.Connection, subject: Subject, columns: Sequence[ServerColumn], *, is_sampled: bool
+) -> dict[str, "Digits | None"]:
+    """Return the digits of the numeric columns by name: declared, or as all values or those of a sample need them.
+
+    None: a value has more than a decimal can hold, or is no number, so that the column is text.
+    """
+    from etl.exporting.columns import declared, needed  # noqa: PLC0415 - it needs pyarrow
+
+    numeric = [column for column in columns if column.kind == "numeric"]
+    found = {column.name: declared(column) for column in numeric}
+    measured = numeric if not is_sampled else [column for column in numeric if found[column.name] is None]
+    if not measured:
+        return found
+    row = connection.execute(
+        _SQL["digits"].format(
+            columns=_COMMA.join(_SQL["digits_of_column"].format(column=column.identifier) for column in measured),
+            table=subject.identifier,
+            sample=_sample(connection, subject) if is_sampled else sql.SQL(""),
+        )
+    ).fetchone()
+    values = row or ()
+    for place, column in enumerate(measured):
+        before, after, has_others = values[3 * place : 3 * place + 3]
+        if has_others or found[column.name] is None:
+            found[column.name] = None if has_others else needed(before, after)
+    return found
+
+
+def _sample(connection: psycopg.Connection, subject: Subject) -> sql.Composable:
+    [(pages,)] = connection.execute(_SQL["pages"], {"table": subject.identifier.as_string(None)}).fetchall()
+    if pages is None or pages <= _SAMPLED_PAGES:
+        return sql.SQL("")
+    return _SQL["sample"].format(percent=sql.Literal(100 * _SAMPLED_PAGES / pages))
+
+
+def _odd(connection: psycopg.Connection, subject: Subject) -> dict[str, int]:
+    """Count the values of each column that Arrow does not have, where there are such values."""
+    kinds = {"time": "odd_time_of_day"} | dict.fromkeys(TIMES, "odd_time") | dict.fromkeys(ARRAYS, "odd_array")
+    counted = [column for column in subject.columns if column.kind in kinds]
+    if not counted:
+        return {}
+    row = connection.execute(
+        _SQL["odd"].format(
+            columns=_COMMA.join(_SQL[kinds[column.kind]].format(column=column.identifier) for column in counted),
+            table=subject.identifier,
+        )
+    ).fetchone()
+    return dict(zip((column.name for column in counted), row or (), strict=True))
+
+
+def _written(
+    connection: psycopg.Connection,
+    subject: Subject,
+    destination: Destination,
+    condition: sql.Composable,
+    carried: Sequence["CarriedColumn"],
+) -> list[File]:
+    from etl.exporting.blocks import BlockReader, Copied, each_beside  # noqa: PLC0415 - they need pyarrow
+    from etl.exporting.columns import schema_of  # noqa: PLC0415 - the same
+    from etl.exporting.months import Months  # noqa: PLC0415 - the same
+    from etl.exporting.writing import ColumnarFile  # noqa: PLC0415 - the same
+
+    schema = schema_of(carried, {"table": subject.name, "comment": subject.comment})
+    reader = BlockReader(carried, schema)
+    numbers: dict[str | None, int] = {}
+
+    def opened(month: str | None) -> ColumnarFile:
+        name = destination.name(subject, month, numbers.get(month, 0))
+        numbers[month] = numbers.get(month, 0) + 1
+        file = HashedFile(destination.begun(name))
+        return ColumnarFile(file, name, month, schema, destination.format)
+
+    months = Months(subject.month_of.name if subject.month_of else None, opened)
+    copied = Copied(connection, _copy("copy", subject, [column.select for column in carried], condition))
+    try:
+        with closing(iter(copied)) as blocks:
+            each_beside(blocks, lambda block: months.add(reader.read(block)))
+        files = months.finish()
+    except BaseException:
+        months.abandon()
+        raise
+    if (stored := sum(file.rows for file in files)) != copied.rows:
+        raise InternalError(f"expected {copied.rows} rows of {subject.name}, stored {stored}")
+    return [destination.completed(file) for file in files]
+
+
+def _written_as_csv(
+    connection: psycopg.Connection, subject: Subject, destination: Destination, condition: sql.Composable
+) -> Written:
+    """Write the rows as the server writes them: a null is empty, an empty text is two quotes."""
+    files = []
+    for month, of_month in _months(connection, subject, condition):
+        name = destination.name(subject, month)
+        file = HashedFile(destination.begun(name))
+        statement = _copy("copy_with_header", subject, [column.identifier for column in subject.columns], of_month)
+        try:
+            with connection.cursor() as cursor:
+                with cursor.copy(statement) as rows:
+                    for row in rows:
+                        file.write(row)
+                count = cursor.rowcount
+            file.close()
+        except BaseException:
+            file.abandon()
+            raise
+        files.append(destination.completed(file.entry(name, month, count)))
+    columns = [
+        manifest.Column(name=column.name, type=column.type, stored="text", comment=column.comment)
+        for column in subject.columns
+    ]
+    return Written(files=files, columns=columns)
+
+
+def _months(
+    connection: psycopg.Connection, subject: Subject, condition: sql.Composable
+) -> Iterator[tuple[str | None, sql.Composable]]:
+    """Yield the months of a table with the condition of each."""
+    if subject.month_of is None:
+        yield None, condition
+        return
+    column = subject.month_of.identifier
+    rows = connection.execute(
+        _SQL["months"].format(column=column, table=subject.identifier, condition=condition)
+    ).fetchall()
+    for name, first, until in rows:
+        if name is None:
+            yield NO_MONTH, _SQL["without_month"].format(column=column)
+        else:
+            yield (
+                name,
+                _SQL["within"].format(column=column, first=sql.Literal(first), until=sql.Literal(until)),
+            )
+
+
+def _copy(
+    statement: str, subject: Subject, columns: Sequence[sql.Composable], condition: sql.Composable
+) -> sql.Composed:
+    return _SQL[statement].format(columns=_COMMA.join(columns), table=subject.identifier, condition=condition)
