@@ -147,6 +147,7 @@ def test_the_list_shows_pending_buckets(connection: Connection, run_etl: RunEtl)
         "daily_shipments": 2,
         "data_quality": 1,
         "exception_quarters": 0,
+        "lane_features": 2,
         "lane_performance": 2,
         "lane_reliability": 2,
         "milestone_durations": 2,

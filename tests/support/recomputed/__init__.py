@@ -16,6 +16,7 @@ from tests.support.recomputed.events import (
 )
 from tests.support.recomputed.exactly import Facts, Row
 from tests.support.recomputed.fleet import vehicle_days, warehouse_departures
+from tests.support.recomputed.lanes import lane_features
 from tests.support.recomputed.quality import data_quality
 from tests.support.recomputed.shipments import (
     carrier_performance,
@@ -36,6 +37,7 @@ AGGREGATES: dict[str, Callable[[Facts], list[Row]]] = {
         daily_shipments,
         data_quality,
         exception_quarters,
+        lane_features,
         lane_performance,
         lane_reliability,
         milestone_durations,
