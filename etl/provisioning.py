@@ -144,6 +144,55 @@ def require_fitting(dataset: Dataset) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemovedPartition:
+    """A partition that was removed, or would be, with its rows."""
+
+    fact: str
+    name: str
+    first_day: str
+    until_day: str
+    rows: int
+
+
+def remove_old_partitions(
+    target: Database, dataset: Dataset, keep: str, config_dir: Path, *, is_dry_run: bool
+) -> list[RemovedPartition]:
+    """Remove the partitions of a dataset that end before an age, an SQL interval, and refresh the aggregates.
+
+    Raises UsageError if no table of the dataset has partitions, or the user does not own them.
+    """
+    from etl.database import partitions  # noqa: PLC0415 - few commands need it
+    from etl.datasets.partitions import partitioned  # noqa: PLC0415 - few commands need it
+    from etl.precalculation import refresh  # noqa: PLC0415 - few commands need it
+
+    if not any(partitioned(dataset)):
+        raise UsageError(f"no table of {dataset.name} has partition_by", hint=f"see {dataset.path}")
+    with connecting.connect(target, "etl:retention") as connection:
+        removed = []
+        try:
+            for each in partitions.older(connection, dataset, keep):
+                rows = partitions.rows_of(connection, each)
+                if not is_dry_run:
+                    partitions.remove(connection, each)
+                removed.append(
+                    RemovedPartition(
+                        fact=each.fact, name=each.name, first_day=each.first_day, until_day=each.until_day, rows=rows
+                    )
+                )
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UsageError(
+                f"the user {connection.info.user} may not remove partitions of {dataset.name}",
+                hint="run the command as the owner of the tables",
+            ) from error
+        if not is_dry_run:
+            names = [table.name for table in dataset.tables]
+            aggregates = catalogue.aggregates_reading(names, config_dir)
+            for _ in refresh.refresh_all(connection, aggregates, run=None):
+                pass
+        return removed
+
+
+@dataclass(frozen=True, kw_only=True)
 class Patience:
     """For how many seconds a database that cannot be reached at the start is tried again, and with which pauses.
 

@@ -45,6 +45,7 @@ _COMMANDS = {
     "listen": "Refresh the aggregates whenever a load finishes, until a signal arrives.",
     "serve": "Serve the aggregates over HTTP until a signal arrives.",
     "collect": "Accept events over HTTP and load them as they come, until a signal arrives.",
+    "retention": "Remove the partitions of a dataset that are older, and refresh the aggregates.",
     "key": "Make, list and revoke the keys of `etl serve --auth keys`.",
     "report": "Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts.",
     "export": "Write tables of one instant to files. Without a name: all facts and aggregates.",

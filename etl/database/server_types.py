@@ -1,7 +1,8 @@
 """Types of a definition that only the server knows: whether it has them, and whether constants and defaults fit."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -13,6 +14,21 @@ from etl.datasets.types import ServerType
 from etl.errors import DefinitionError
 
 _SQL = queries.load("server_types")
+_EXTENSIONS: Final[Mapping[str, str]] = {
+    "vector": "vector",
+    "halfvec": "vector",
+    "sparsevec": "vector",
+    "geometry": "postgis",
+    "geography": "postgis",
+    "citext": "citext",
+    "hstore": "hstore",
+    "ltree": "ltree",
+}
+"""Known types of extensions, each with its extension."""
+
+_PACKAGES: Final[Mapping[str, str]] = {"vector": "pgvector", "postgis": "PostGIS"}
+"""Extensions that are called otherwise by people."""
+
 _UNKNOWN = frozenset({"42704", "3F000"})
 _LESS_LIKELY = 0.75
 
@@ -82,8 +98,23 @@ def _refusal(
 
 def _hint(connection: psycopg.Connection, name: str) -> str:
     bare = name.partition("(")[0].rstrip("[]0123456789 ").lower()
+    extension = _EXTENSIONS.get(bare.rpartition(".")[2].strip('"'))
+    if extension:
+        return _hint_of_extension(connection, extension)
     known = [*TYPES, *(found for (found,) in connection.execute(_SQL["names"]))]
     close = difflib.get_close_matches(bare, known, n=1, cutoff=_LESS_LIKELY)
     if close:
         return f"did you mean {close[0]}?"
     return "an extension may be missing in the database (create extension ...), or the schema in the name of the type"
+
+
+def _hint_of_extension(connection: psycopg.Connection, extension: str) -> str:
+    """Return what makes the type of a known extension known to the server."""
+    row = connection.execute(_SQL["extension"], {"name": extension}).fetchone()
+    if row is None:
+        package = _PACKAGES.get(extension, extension)
+        return f"install {package} on the server, then: etl db psql -- -c 'create extension {extension}'"
+    [schema] = row
+    if schema is None:
+        return f"etl db psql -- -c 'create extension {extension}' (as a superuser, or the owner of the database)"
+    return f"the extension {extension} is in the schema {schema}: write the type with it, as in {schema}.{extension}"

@@ -265,6 +265,10 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 _add_columns(connection, dataset, table)
             for statement in creation(dataset):
                 connection.execute(statement)
+            if any(table.partition_by for table in dataset.tables):
+                from etl.database import partitions  # noqa: PLC0415 - most tables are not partitioned
+
+                partitions.install(connection, dataset)
             kept = _make_histories(connection, dataset)
             bare = {"tables": [*(table.quoted for table in dataset.tables), *map(_history_of, kept)]}
             for names in connection.execute(_SQL["without_identity"], bare).fetchall():

@@ -16,6 +16,8 @@ LINEAGE = ("etl_run", "etl_batch", "etl_place")
 DIGEST = "etl_digest"
 """The column with the digest of the record that a row was made of: a record with the same digest is unchanged."""
 
+PartitionEvery = Literal["month", "day"]
+
 SOURCE = "$source"
 """As the value of a column: the name of the source of the record."""
 
@@ -92,7 +94,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `history`: the versions of its rows that end are kept in another table. `has_digest`: a load sends the digest of
     each record; the table in the database decides it, and no definition. `deletes`: its rows are the keys that records
-    delete.
+    delete. `partition_by`: the column of time by whose months or days the server divides the table.
     """
 
     name: str
@@ -104,6 +106,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     history: bool = False
     has_digest: bool = False
     deletes: bool = False
+    partition_by: str | None = None
+    partition_every: PartitionEvery = "month"
 
     @property
     def lineage(self) -> tuple[str, ...]:
@@ -165,6 +169,8 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
                 index=(),
                 history=False,
                 has_digest=False,
+                partition_by=None,
+                partition_every="month",
                 columns=tuple(
                     msgspec.structs.replace(column, comment=None, keep_first=False)
                     for column in sorted(table.columns, key=lambda column: column.name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from etl.datasets.definition import Column, Condition, Dataset, Table
+from etl.datasets.definition import Column, Condition, Dataset, PartitionEvery, Table
 from etl.datasets.problems import problems
 from etl.datasets.types import ALIASES, SYNONYMS, TYPES, type_of
 from etl.errors import DefinitionError, reason_of
@@ -33,6 +33,8 @@ class TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     index: list[list[str]] = []
     comment: str | None = None
     history: bool = False
+    partition_by: str | None = None
+    partition_every: PartitionEvery = "month"
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,7 +146,16 @@ def _parsed(path: Path, text: str) -> Dataset:
         dataset = _with_deletions(dataset, _conditions(document.delete_if), path)
     if dataset.has_history:
         _require_history(dataset, path)
+    if any(table.partition_by is not None for table in tables):
+        _require_partitions(dataset, path)
     return dataset
+
+
+def _require_partitions(dataset: Dataset, path: Path) -> None:
+    from etl.datasets import partitions  # noqa: PLC0415 - most tables are not partitioned
+
+    for problem in partitions.problems(dataset):
+        raise DefinitionError(f"{path}: {problem}")
 
 
 def _require_history(dataset: Dataset, path: Path) -> None:
@@ -183,6 +194,8 @@ def _table(raw: dict[str, Any], where: str) -> Table:
         index=tuple(tuple(names) for names in document.index),
         comment=document.comment,
         history=document.history,
+        partition_by=document.partition_by,
+        partition_every=document.partition_every,
     )
 
 

@@ -96,9 +96,12 @@ def _create_table(table: Table, key: tuple[str, ...], lineage: Mapping[str, sql.
         lines.append(sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))))
     for column in table.columns:
         lines += [_constraint(table, column, *check) for check in _checks(column)]
-    return sql.SQL("create table if not exists {} (\n    {}\n)").format(
+    created = sql.SQL("create table if not exists {} (\n    {}\n)").format(
         table.identifier, sql.SQL(",\n    ").join(lines)
     )
+    if table.partition_by is None:
+        return created
+    return created + sql.SQL(" partition by range ({})").format(sql.Identifier(table.partition_by))
 
 
 def _column(column: Column) -> sql.Composed:

@@ -133,7 +133,8 @@ class ServerType(_Entry):
     """Any other type of the server, which judges its values. Converted in `transform/served.py`.
 
     `sql` is the name as the definition has it. `form` is the text that a value becomes: its own, that of an array, that
-    of an array of JSON, or JSON itself, for a vector only of an array. `delimiter` is between the elements of an array.
+    of an array of JSON, or JSON itself, for a
+    vector only of an array of numbers. `delimiter` is between the elements of an array.
     """
 
     name: str

@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from etl import queries
 from etl.database.connecting import Database
 from etl.precalculation import catalogue
-from etl.serving import aggregates, ledger, page, pages, problems, rows
+from etl.serving import aggregates, lanes, ledger, page, pages, problems, rows
 from etl.serving.access import FLUSH_SECONDS, AccessLog
 from etl.serving.events import PREFIX, ROUTE, Events
 from etl.serving.front import Front, Gate, Parts, Receive, Send
@@ -213,6 +213,7 @@ def routed(service: Service, tokens: Tokens | None = None) -> FastAPI:
     )
     description = Description(app, service.watch)
     app.include_router(aggregates.router(service.watch, service.sessions, replays=service.replays is not None))
+    app.include_router(lanes.router(service.sessions))
     app.include_router(ledger.router(service.ledger, service.replays, service.events))
     app.add_route(rows.PATH, service.rows.answer, methods=["GET"])
     app.add_route(rows.FACTS_PATH, service.rows.answer_facts, methods=["GET"])

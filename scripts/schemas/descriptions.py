@@ -75,6 +75,11 @@ TABLE: Final[Mapping[str, str]] = MappingProxyType(
             "`true`: the versions of its rows that a change or a deletion ends are [kept](#history) in a table "
             "`NAME_history`, with the child rows. For a table of records of a dataset with a key"
         ),
+        "partition_by": (
+            "a column of time, by which the server [divides the table](#partitions): of type `date`, `timestamp` or "
+            "`timestamptz`, `required`, and of the key if there is one"
+        ),
+        "partition_every": "what a partition holds: `month` (the default) or `day`, in UTC",
         "comment": "becomes the comment of the table",
     }
 )

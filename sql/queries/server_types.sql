@@ -15,3 +15,14 @@ select {value}::text::{type};
 select typname from pg_type
 where typelem = 0 and typtype in ('b', 'd', 'e', 'r', 'm') and pg_type_is_visible(oid)
 order by typname;
+
+-- name: extension
+-- Say in which schema an extension is, null where it could be made; no row where the server does not have it.
+select (
+    select nspname
+    from pg_extension
+    join pg_namespace on pg_namespace.oid = extnamespace
+    where extname = %(name)s
+)
+from pg_available_extensions
+where name = %(name)s;

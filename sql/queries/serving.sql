@@ -46,6 +46,42 @@ from analytics.freshness
 where %(aggregate)s::text is null or aggregate = %(aggregate)s
 order by aggregate;
 
+-- name: similar_lanes
+-- Return how fresh the features of lanes are, whether a lane is known and, from the same snapshot, the lanes most like it.
+select
+    freshness.version,
+    to_json(freshness.facts_through) #>> '{}' as facts_through,
+    freshness.pending_buckets,
+    exists (
+        select
+        from analytics.lane_features
+        where origin_country = %(lane)s::jsonb ->> 0
+            and origin_city = %(lane)s::jsonb ->> 1
+            and destination_country = %(lane)s::jsonb ->> 2
+            and destination_city = %(lane)s::jsonb ->> 3
+            and (%(quarter)s::date is null or quarter = date_trunc('quarter', %(quarter)s::date)::date)
+    ) as is_known,
+    found.quarter,
+    found.origin_country,
+    found.origin_city,
+    found.destination_country,
+    found.destination_city,
+    found.distance::double precision,
+    found.count_compared,
+    found.count_shipments,
+    found.count_transits,
+    found.p50_transit_hours::double precision,
+    found.p90_transit_hours::double precision,
+    found.on_time_share::double precision,
+    found.cost_per_kg::double precision,
+    found.avg_promised_hours::double precision,
+    found.asked_transits
+from analytics.freshness
+left join lateral analytics.similar_lanes(%(lane)s::jsonb, %(limit)s::integer, %(quarter)s::date) with ordinality as found
+    on true
+where freshness.aggregate = 'lane_features'
+order by found.ordinality;
+
 -- name: limit_session
 -- Let a session of the service only read, see what the policies of its role allow, and end what takes too long.
 select

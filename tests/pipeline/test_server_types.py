@@ -63,7 +63,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     "price": [(1e9, "22003"), ("seven", "22P02")],
     "flags": [("1010", "22026"), ("2", "22P02")],
     "document": [("\0", "22P05")],
-    "meaning": [([1, 2], "22000"), (["x"], "22P02")],
+    "meaning": [([1, 2], "22000"), (["x"], "22P02"), ([1, 2, None], "22P02"), ("[1,2,NaN]", "22000"), ("x", "22P02")],
     "note": [("abcdef", "22001")],
     "odd": [("y", "23514")],
 }
@@ -158,7 +158,9 @@ def test_a_missing_right_is_no_fault_of_a_value(site: Site) -> None:
     ("options", "problem", "hint"),
     [
         ('type = "intervall"', "column c: the server knows no type intervall", "did you mean interval?"),
-        ('type = "geometry(Point,4326)"', "knows no type geometry(Point,4326)", "an extension may be missing"),
+        ('type = "geometry(Point,4326)"', "knows no type geometry(Point,4326)", "'create extension postgis'"),
+        ('type = "vector(384)"', "knows no type vector(384)", "etl db psql -- -c 'create extension vector'"),
+        ('type = "halfvec(384)"', "knows no type halfvec(384)", "etl db psql -- -c 'create extension vector'"),
         ('type = "nowhere.code"', "the server knows no type nowhere.code", "an extension may be missing"),
         ('type = "numeric(0)"', "the server refuses the type numeric(0): invalid parameter value, SQLSTATE 22023", ""),
         ('type = "inet", default = "ten"', "column c: the default does not fit: invalid text representation", ""),
@@ -182,6 +184,25 @@ def test_a_wrong_type_is_reported_with_its_column(site: Site, options: str, prob
     assert "table lab.odd, column c: " in made.stderr
     assert problem in made.stderr
     assert hint in made.stderr
+
+
+def test_a_vector_in_another_schema_is_named_with_it(site: Site) -> None:
+    """The hint names the schema of the extension; with it `db migrate` makes the table and `db check` is content."""
+    site.ask("create schema extensions")
+    site.ask("create extension vector schema extensions")
+    text = 'name = "odd"\n[[table]]\nname = "lab.odd"\n[table.columns]\nc = "vector(2)"\n'
+    site.write_definition(text)
+    checked = site.run("db", "check")
+    assert (checked.returncode, "as in extensions.vector" in checked.stdout) == (2, True), checked.stdout
+    site.write_definition(text.replace("vector(2)", "extensions.vector(2)"))
+    assert site.run("db", "migrate").returncode == 0
+    assert site.run("db", "check").returncode == 0
+    (site.folder / "odd.ndjson").write_text('{"c": [1, 2]}\n{"c": [1]}\n')
+    done = site.run("load", "odd", "odd.ndjson", "--max-rejected", "1", "--json")
+    assert done.returncode == 1, done.stderr
+    assert site.value("select c::text from lab.odd") == "[1,2]"
+    [line] = site.failures.records(done.summary["run"])
+    assert "expected an array of 2 numbers, got 1" in line.values()
 
 
 def test_a_type_that_is_gone_ends_a_load_before_it_begins(site: Site) -> None:

@@ -151,6 +151,7 @@ def test_the_list_shows_pending_buckets(connection: Connection, run_etl: RunEtl)
         "hub_stays": 2,
         "lane_emissions": 0,
         "lane_exceptions": 2,
+        "lane_features": 2,
         "lane_performance": 2,
         "lane_reliability": 2,
         "late_shipments": 1,

@@ -164,6 +164,31 @@ def test_a_lane_leads_to_its_months(open_page: Open) -> None:
     assert name in page.locator("main").inner_text()
 
 
+def test_a_lane_leads_to_lanes_like_it(open_page: Open, demo: Site) -> None:
+    """Its neighbours are those of the function, the nearest first; one leads to its own months."""
+    # So few shipments have no percentiles.
+    demo.ask(
+        "update analytics.lane_features set count_transits = 20, p50_transit_hours = 1, p90_transit_hours = 2,"
+        " scaled_transit_p50 = scaled_promise, scaled_transit_p90 = scaled_promise returning 1"
+    )
+    [lane] = demo.ask(
+        "select jsonb_build_array(origin_country, origin_city, destination_country, destination_city)::text"
+        " from analytics.lane_features order by quarter desc, scaled_promise limit 1"
+    )
+    expected = demo.ask(
+        "select format('%%s (%%s) → %%s (%%s)', origin_city, origin_country, destination_city, destination_country),"
+        " distance::text from analytics.similar_lanes(%s, 10)",
+        [lane[0]],
+    )
+    page = open_page(f"/?{urlencode({'view': 'lanes', 'lane': lane[0]})}")
+    settle(page)
+    assert [tuple(row[:2]) for row in cells(page, "Lanes like this one")[1:]] == expected
+    page.get_by_role("table", name="Lanes like this one").get_by_role("link").first.click()
+    settle(page)
+    assert expected[0][0] in page.locator("main").inner_text()
+    assert demo.run("precalculate", "lane_features", "--full").returncode == 0
+
+
 def test_a_link_saves_all_rows(open_page: Open, demo: Site) -> None:
     """The CSV of a table has each row that is shown."""
     page = open_page("/")

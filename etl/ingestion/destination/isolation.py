@@ -16,7 +16,7 @@ from etl.database import sqlstates
 from etl.database.tables import skipping_tables
 from etl.datasets import DIGEST, Dataset, Table
 from etl.datasets.types import ServerType
-from etl.ingestion.destination import effects, refusals
+from etl.ingestion.destination import effects, refusals, staging
 from etl.ingestion.destination.duplicates import JudgeDuplicates, count_kept
 from etl.ingestion.destination.merging import WON, Statements, columns
 from etl.ingestion.destination.sending import Exchange, Waiting
@@ -38,6 +38,7 @@ def isolate(
     texts = text_tables(dataset)
     for number, table in enumerate(dataset.tables):
         yield from _send(exchange, table, texts[number], batch.tables[number])
+    staging.make_partitions(connection, dataset, texts)
     connection.execute(_SQL["make_refused"].format(refused=_REFUSED))
     skipping = skipping_tables(connection, dataset)
     block = _block(connection, dataset, texts, statements, skipping)

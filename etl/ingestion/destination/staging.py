@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import Dataset
+from etl.datasets import Dataset, Table
 from etl.errors import UsageError
 from etl.ingestion.destination.refusals import PARTITION_CHECK
 
@@ -52,14 +52,31 @@ def make_logged(connection: psycopg.Connection, dataset: Dataset, tables: Sequen
 def check_partitions(connection: psycopg.Connection, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:
     """Let tables refuse a row that no partition of its fact holds now, for rows that reach the fact later or never."""
     for new, fact in zip(tables, dataset.tables, strict=True):
-        row = connection.execute(_SQL["partitions"], {"table": fact.quoted}).fetchone()
-        if row and row[0]:
-            condition = sql.SQL(cast(LiteralString, row[0]))
+        condition = _partition_condition(connection, fact)
+        if condition is not None:
             names = {"new": new, "name": sql.Identifier(PARTITION_CHECK), "condition": condition}
             connection.execute(_SQL["drop_partition_check"].format(**names))
             # A fact that is partitioned by a column which no record fills decides itself.
             with suppress(psycopg.errors.UndefinedColumn), connection.transaction():
                 connection.execute(_SQL["add_partition_check"].format(**names))
+
+
+def _partition_condition(connection: psycopg.Connection, fact: Table) -> sql.Composable | None:
+    """Return the condition that a partition of a fact holds a row, or can be made for it; None: it has none."""
+    if fact.partition_by:
+        from etl.database import partitions  # noqa: PLC0415 - most tables are not partitioned
+
+        return partitions.can_be_made(fact)
+    row = connection.execute(_SQL["partitions"], {"table": fact.quoted}).fetchone()
+    return sql.SQL(cast(LiteralString, row[0])) if row and row[0] else None
+
+
+def make_partitions(connection: psycopg.Connection, dataset: Dataset, sources: Sequence[sql.Composable]) -> None:
+    """Make the partitions that rows need which wait in these tables, one for each table of the dataset."""
+    if any(table.partition_by for table in dataset.tables):
+        from etl.database import partitions  # noqa: PLC0415 - most tables are not partitioned
+
+        partitions.make_for_rows(connection, dataset, sources)
 
 
 def _make(connection: psycopg.Connection, statement: str, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:

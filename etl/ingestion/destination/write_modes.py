@@ -22,7 +22,7 @@ from etl.ingestion.destination.publication import Published
 from etl.ingestion.destination.refused_keys import RefusedKeys
 from etl.ingestion.destination.replacing import Replacement
 from etl.ingestion.destination.sending import Exchange, Waiting, wait_for
-from etl.ingestion.destination.staging import check_partitions, make_logged, make_temporary
+from etl.ingestion.destination.staging import check_partitions, make_logged, make_partitions, make_temporary
 from etl.ingestion.destination.unchanged import VersionOrder
 from etl.quick_dataclasses import dataclass
 from etl.settings import Mode
@@ -284,6 +284,7 @@ class Staging(WriteMode):
         exchange = Exchange(connection)
         for staging in self._staging:
             connection.execute(_TABLES["analyze"].format(table=staging))
+        make_partitions(connection, self._dataset, self._staging)
         temporary = TemporaryTables(self._dataset)
         if self._dataset.key:
             temporary.make(connection)

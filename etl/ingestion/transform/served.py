@@ -26,7 +26,9 @@ def rules(column: Column, type_: ServerType) -> Rules:
     if type_.form == "text":
         return of_text
     convert: Convert = structures.converted_json
-    if type_.form != "json":
+    if type_.form == "vector":
+        convert = _vector(of_text.convert, type_)
+    elif type_.form != "json":
         convert = _array(of_text.convert, _WRITERS[type_.form](type_))
     # The tokens of these columns are converted one by one, as the checked path does it (`acceptance.is_converted`).
     return Rules(convert=convert, convert_all=convert_none, accept=each_accepted(lambda _token: None))
@@ -44,6 +46,25 @@ def _array(convert_text: Convert, write: Callable[[list[Any]], str]) -> Convert:
         return escape(write(value))
 
     return convert
+
+
+def _vector(convert_text: Convert, type_: ServerType) -> Convert:
+    """Return the conversion of vectors: an array of numbers is written as JSON writes it."""
+    from etl.ingestion.transform.vectors import Judge  # noqa: PLC0415 - most definitions have no vector
+
+    judge = Judge(type_)
+
+    def write(elements: list[Any]) -> str:
+        judge.require_fit(elements)
+        return structures.encoded(elements)
+
+    def convert_array_or_text(value: Any) -> str:
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            judge.require_text_fits(value)
+        return convert_array(value)
+
+    convert_array = _array(convert_text, write)
+    return convert_array_or_text
 
 
 def _array_text(elements: list[Any], delimiter: str, dimension: int) -> str:
@@ -74,5 +95,4 @@ def _documents(elements: list[Any]) -> str:
 _WRITERS: Final[Mapping[str, Callable[[ServerType], Callable[[list[Any]], str]]]] = {
     "array": lambda type_: lambda value: _array_text(value, type_.delimiter, 1),
     "documents": lambda _: _documents,
-    "vector": lambda _: structures.encoded,
 }

@@ -18,6 +18,7 @@ from tests.support.recomputed.events import (
 )
 from tests.support.recomputed.exactly import Facts, Row
 from tests.support.recomputed.fleet import vehicle_days, warehouse_departures, warehouse_hours
+from tests.support.recomputed.lanes import lane_features
 from tests.support.recomputed.quality import data_quality
 from tests.support.recomputed.risks import claim_months, lane_emissions, value_at_risk
 from tests.support.recomputed.shipments import (
@@ -44,6 +45,7 @@ AGGREGATES: dict[str, Callable[[Facts], list[Row]]] = {
         hub_stays,
         lane_emissions,
         lane_exceptions,
+        lane_features,
         lane_performance,
         lane_reliability,
         late_shipments,

@@ -1,0 +1,11 @@
+"""Run 0046_similar_lanes.sql."""
+
+from alembic import context
+
+revision = "0046"
+down_revision = "0037"
+
+
+def upgrade() -> None:
+    """Make the function that finds the lanes most like a lane."""
+    context.config.attributes["run_file"]("0046_similar_lanes.sql")
