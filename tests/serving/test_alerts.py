@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from etl.collecting.access import Loopback
-from etl.collecting.reading import Keep
+from etl.collecting.buffers import Keep, Limits
+from etl.collecting.reading import SpoolStore
 from etl.collecting.receiving import Place, Receiver
-from etl.collecting.spool import Limits
 from etl.collecting.work import Loading, Work
 from etl.database.connecting import Database
 from etl.logs import Logs
@@ -58,25 +58,26 @@ def test_expressions_use_metrics_of_the_collector(tmp_path: Path, expressions: A
 
 async def _metrics_of_a_collector(folder: Path) -> str:
     """Return the metrics of a collector that has accepted an event, and whose loader does not run."""
-    settings, spool, database = LoadSettings(failed_dir=folder / "failed"), folder / "spool", Database(conninfo="")
+    settings, database = LoadSettings(failed_dir=folder / "failed"), Database(conninfo="")
+    store = SpoolStore(folder=folder / "spool")
     keep = Keep(seconds=1, bytes=1)
     work = Work(
         database=database,
         config_dir=folder,
-        spool=spool,
+        store=store,
         settings=settings,
         keep=keep,
         refresh_seconds=0,
         logs=Logs(format="json", level="error"),
     )
-    place = Place(config_dir=folder, spool=spool, settings=settings, limits=Limits())
+    place = Place(config_dir=folder, store=store, settings=settings, limits=Limits())
     receiver = Receiver(database, place, Loopback(), Loading(work), 1 << 20)
     transport = httpx.ASGITransport(receiver)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.post("/v1/events/parcels", json={"parcel_id": "A"})).status_code == 202
         assert (await client.post("/v1/events/none", json={})).status_code == 404
         text = (await client.get("/metrics")).text
-    receiver.spools.close()
+    receiver.buffers.close()
     return text
 
 

@@ -3,7 +3,7 @@
 from alembic import context
 
 revision = "0046"
-down_revision = "0037"
+down_revision = "0044"
 
 
 def upgrade() -> None:
