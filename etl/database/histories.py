@@ -64,8 +64,8 @@ def _add_columns(connection: psycopg.Connection, table: Table) -> bool:
     values = {"table": table.quoted, "history": identifier_of(table).as_string(None), "added": list(ADDED)}
     may_be_renamed = queries.one(connection, _SQL["may_be_renamed"], values)["may_be_renamed"]
     for name, type_ in missing:
-        names = {"history": identifier_of(table), "column": sql.Identifier(name), "type": sql.SQL(type_)}
-        connection.execute(_SQL["add_column"].format(**names))
+        names = {"table": identifier_of(table), "column": sql.Identifier(name), "type": sql.SQL(type_)}
+        connection.execute(queries.load("tables")["add_column"].format(**names))
     return not (missing and may_be_renamed)
 
 

@@ -27,7 +27,8 @@ def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], dat
     """Make tables, keys, comments, grants and triggers. Running it again changes nothing.
 
     `datasets` maps each fact to the dataset that loads it. A table whose columns or key differ from its definition is
-    made again, empty and due for a refresh: all of it can be computed again. Returns the names of the new tables.
+    made again, empty and due for a refresh: all of it can be computed again. Where the definition only has more columns
+    at its end, these are added. Returns the names of the new tables.
 
     An aggregate that cannot be installed hinders no other. Raises at the end DefinitionError when a file does not fit
     the facts, UsageError when other objects depend on an old table.
@@ -129,7 +130,8 @@ def ddl(connection: psycopg.Connection, aggregate: Aggregate) -> list[sql.Compos
 
 def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
     shape = _computed_shape(connection, aggregate)
-    if _table_shape(connection, aggregate) == (shape, aggregate.key):
+    kept, key = _table_shape(connection, aggregate) or ([], ())
+    if (kept, key) == (shape, aggregate.key):
         return False
     if connection.execute(_SQL["is_fact"], {"table": aggregate.table}).fetchone() == (True,):
         raise UsageError(
@@ -137,6 +139,10 @@ def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
             hint=f"give the aggregate another name: {aggregate.path}",
         )
     connection.execute(_SQL["lock_for_change"], {"aggregate": aggregate.name})
+    connection.execute(_SQL["forget_refresh"], {"aggregate": aggregate.name})
+    if key == aggregate.key and kept == shape[: len(kept)]:
+        _add_columns(connection, aggregate, len(kept))
+        return False
     try:
         connection.execute(_TABLES["drop"].format(table=aggregate.identifier))
     except psycopg.errors.DependentObjectsStillExist as error:
@@ -147,8 +153,18 @@ def _make(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
         ) from error
     for statement in _table(aggregate):
         connection.execute(statement)
-    connection.execute(_SQL["forget_refresh"], {"aggregate": aggregate.name})
     return True
+
+
+def _add_columns(connection: psycopg.Connection, aggregate: Aggregate, count_kept: int) -> None:
+    """Add the columns after the first `count_kept` to the table, whose views and rows stay; a refresh fills them."""
+    connection.execute(_SQL["make_shape"].format(select=aggregate.computed()))
+    for name, kind in connection.execute(_SQL["columns_of_shape"], {"count_kept": count_kept}).fetchall():
+        statement = _TABLES["add_column"].format(
+            table=aggregate.identifier, column=sql.Identifier(name), type=sql.SQL(kind)
+        )
+        connection.execute(statement)
+    connection.execute(_SQL["drop_shape"])
 
 
 def _table(aggregate: Aggregate) -> list[sql.Composed]:

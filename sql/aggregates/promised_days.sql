@@ -7,7 +7,6 @@
 -- column day: day of the promised time, which may be to come. Unit: day (UTC). Of: shipments of count_due. Null: never. Adds up: no, it is a key.
 -- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: shipments of count_due. Null: never. Adds up: no, it is a key.
 -- column month: first day of the month of the promise, to group by. Unit: day (UTC). Of: shipments of count_due. Null: never. Adds up: no.
--- column week: first day (Monday) of the ISO week of the promise, to group by. Unit: day (UTC). Of: shipments of count_due. Null: never. Adds up: no.
 -- column count_due: shipments with a promised time on the day. Unit: number. Of: shipments that are not cancelled. Null: never. Adds up: yes.
 -- column count_on_time: shipments delivered at or before the promised time. Unit: number. Of: shipments of count_due. Null: never. Adds up: yes.
 -- column count_late: shipments delivered after the promised time. Unit: number. Of: shipments of count_due. Null: never. Adds up: yes.
@@ -18,6 +17,7 @@
 -- column kept_share: count_on_time / (count_due - count_untimed): open, returned and lost shipments count as not on time. Unit: 0 to 1, rounded to 4 places. Of: shipments of count_due but count_untimed. Null: that number is 0. Adds up: no.
 -- column count_first_on_time: shipments delivered at or before the first promised time. Unit: number. Of: shipments of count_due. Null: never. Adds up: yes.
 -- column count_first_late: shipments delivered after the first promised time. Unit: number. Of: shipments of count_due. Null: never. Adds up: yes.
+-- column week: first day (Monday) of the ISO week of the promise, to group by. Unit: day (UTC). Of: shipments of count_due. Null: never. Adds up: no.
 -- column count_moved_later: shipments whose promised time is later than the first one; a promise that was moved and moved back is not counted. Unit: number. Of: shipments of count_due. Null: never. Adds up: yes.
 -- column count_moved_earlier: shipments whose promised time is earlier than the first one. Unit: number. Of: shipments of count_due. Null: never. Adds up: yes.
 -- column count_on_time_by_move: shipments delivered after the first promised time, and at or before the last. Unit: number. Of: shipments of count_moved_later. Null: never. Adds up: yes.
@@ -82,7 +82,6 @@ select
     day,
     carrier,
     date_trunc('month', day)::date as month,
-    date_trunc('week', day)::date as week,
     count(*) as count_due,
     count(*) filter (where is_on_time) as count_on_time,
     count(*) filter (where not is_on_time) as count_late,
@@ -97,6 +96,7 @@ select
     ) as kept_share,
     count(*) filter (where is_first_on_time) as count_first_on_time,
     count(*) filter (where not is_first_on_time) as count_first_late,
+    date_trunc('week', day)::date as week,
     count(*) filter (where is_later) as count_moved_later,
     count(moved_hours) filter (where not is_later) as count_moved_earlier,
     count(*) filter (where is_later and is_on_time and not is_first_on_time) as count_on_time_by_move,

@@ -31,6 +31,23 @@ create table {table} as
 {select}
 with no data;
 
+-- name: make_shape
+-- Make an empty table with the columns that an aggregate computes.
+create temporary table etl_shape on commit drop as
+{select}
+with no data;
+
+-- name: columns_of_shape
+-- List the names and types of these columns but for the first.
+select attname, format_type(atttypid, atttypmod)
+from pg_attribute
+where attrelid = 'pg_temp.etl_shape'::regclass and attnum > %(count_kept)s and not attisdropped
+order by attnum;
+
+-- name: drop_shape
+-- Drop the table with the columns of an aggregate.
+drop table pg_temp.etl_shape;
+
 -- name: comment_table
 -- Describe a row of an aggregate in the database.
 comment on table {table} is {comment};

@@ -77,10 +77,6 @@ where kept.attrelid = to_regclass(%(table)s) and kept.attnum > 0 and not kept.at
     )
 order by kept.attnum;
 
--- name: add_column
--- Let a history keep a column that its table has got.
-alter table {history} add column {column} {type}
-
 -- name: installed_functions
 -- List the triggers of a table that keep its versions, with the body of the function of each; without the disabled ones.
 select tgname, prosrc

@@ -6,6 +6,10 @@ select to_regclass(%(table)s) is not null;
 -- Make the columns that identify a row the primary key of a table.
 alter table {table} add primary key ({key});
 
+-- name: add_column
+-- Add a column to a table: to a history, or to an aggregate whose definition has got one.
+alter table {table} add column {column} {type};
+
 -- name: hold_writers
 -- Wait until nobody writes to a table, and let nobody write until the end of the transaction; readers do not wait.
 lock table {table} in share row exclusive mode;

@@ -287,6 +287,33 @@ def test_an_aggregate_of_another_shape_is_made_anew(connection: Connection, tmp_
     assert is_known(connection, second)
 
 
+def test_columns_at_the_end_are_added(connection: Connection, tmp_path: Path) -> None:
+    """A newer definition with more columns keeps the table with its rows, its rights, and the views on it."""
+    connection.execute(
+        "insert into logistics.shipments (shipment_id, created_at, etl_run, etl_batch, etl_place) "
+        "values ('S1', '2026-03-01', 1, 0, 1)"
+    )
+    first = _read(tmp_path, HEAD + SELECT)
+    install(connection, [first], {})
+    refresh(connection, first, run=None)
+    connection.execute("create view analytics.mine as select * from analytics.days")
+    text = "\n".join(HEAD + SELECT).replace(HEAD[-1], f"{HEAD[-1]}\n-- column sum_pieces: pieces")
+    text = text.replace(
+        "count(*) as count_shipments", "count(*) as count_shipments, sum(pieces)::numeric(9, 2) as sum_pieces"
+    )
+    second = _read(tmp_path, text.splitlines())
+    assert install(connection, [second], {}) == []
+    assert not is_known(connection, second)
+    days = "select count_shipments, sum_pieces from analytics.days"
+    assert connection.execute(days).fetchall() == [(1, None)]
+    connection.execute("update logistics.shipments set pieces = 3")
+    refresh(connection, second, run=None)
+    assert connection.execute(days).fetchall() == [(1, 3)]
+    assert connection.execute("select count_shipments from analytics.mine").fetchall() == [(1,)]
+    assert install(connection, [second], {}) == []
+    assert is_known(connection, second)
+
+
 def test_a_view_over_an_old_table_is_not_dropped_silently(connection: Connection, tmp_path: Path) -> None:
     """Views of analysts on an aggregate are named, and the old table stays."""
     first = _read(tmp_path, HEAD + SELECT)
