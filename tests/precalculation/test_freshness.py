@@ -111,8 +111,8 @@ def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connecti
     insert = "insert into logistics.shipments (shipment_id, created_at, log_id, etl_run, etl_batch, etl_place) "
     connection.execute(insert + "values ('S1', '2026-03-01', null, 1, 0, 1), ('S2', '2026-03-31', null, 1, 0, 2)")
     connection.execute(insert + "values ('S3', '2026-03-31', 'L1', 1, 0, 1)")
-    months = ("carrier_performance", "carrier_scorecard", "lane_performance", "lane_reliability", "milestone_durations")
-    expected = dict.fromkeys([*months, "data_quality", "open_shipments"], 1) | {
+    months = ("carrier_performance", "carrier_scorecard", "lane_features", "lane_performance", "lane_reliability")
+    expected = dict.fromkeys([*months, "milestone_durations", "data_quality", "open_shipments"], 1) | {
         "daily_shipments": 2,
         "warehouse_departures": 2,
     }
