@@ -54,6 +54,7 @@ def install(connection: psycopg.Connection, dataset: Dataset) -> None:
                 f"the table {table.name} is not partitioned by {table.partition_by}, and it cannot be changed to that",
                 hint=f"load into a table of another name, or remove partition_by from {dataset.path}",
             )
+        connection.execute(_SQL["note_lost"])
         names = {"fact": table.name, "column": table.partition_by, "every": table.partition_every}
         connection.execute(_SQL["list_fact"], names)
         connection.execute(_SQL["make_ahead"], {**names, "ahead": _AHEAD[table.partition_every]})
@@ -100,6 +101,7 @@ def remove(connection: psycopg.Connection, partition: Partition) -> None:
     `connection` is in autocommit mode.
     """
     names = {"table": partition.table, "partition": partition.identifier}
+    connection.execute(_SQL["begin_removal"], {"fact": partition.fact, "name": partition.name})
     if partition.state == "attached":
         limits = {"first": sql.Literal(partition.first_day), "until": sql.Literal(partition.until_day)}
         connection.execute(_SQL["empty"].format(column=sql.Identifier(partition.column), **limits, **names))

@@ -135,6 +135,7 @@ def refresh_each(
     `before_each` raises, which is called before each refresh.
     """
     before_each()
+    connection.execute(_SQL["note_lost_partitions"])
     recorded = {} if full else idle.record(connection, aggregates)
     for aggregate in aggregates:
         if aggregate.name in recorded:

@@ -49,6 +49,7 @@ def install(connection: psycopg.Connection, facts: Iterable[str]) -> list[str]:
         connection.execute(queries.load("tables")["hold_writers"].format(table=_table(fact)))
         for statement in _statements(fact, body):
             connection.execute(statement)
+        connection.execute(_SQL["watch_partitions"], {"fact": fact})
         if installed is None or installed[1] != _TRIGGERS:
             without_triggers.append(fact)
     return without_triggers

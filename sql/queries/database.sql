@@ -94,7 +94,7 @@ grant insert, update on etl.runs, etl.attempts, etl.batches, etl.failures, etl.f
     etl.group_attempts, etl.streams, etl.exports to etl_loader;
 grant insert on etl.marks, etl.known_sources, etl.seen, etl.event_keys to etl_loader;
 grant delete on etl.touched, etl.first_batches, etl.seen, etl.event_keys to etl_loader;
-grant execute on function etl.withdraw_batches, etl.make_partitions to etl_loader;
+grant execute on function etl.withdraw_batches, etl.make_partitions, etl.note_lost_partitions to etl_loader;
 grant insert, delete on etl.pending to etl_loader;
 grant select on analytics.shipment_states, analytics.name_spellings, analytics.warehouse_timezones,
     analytics.vehicle_transports, analytics.emission_factors to etl_loader;

@@ -167,11 +167,21 @@ where attrelid = to_regclass(%(table)s) and attname in ('etl_run', 'etl_batch', 
 
 -- name: divided
 -- List the facts that are partitioned, or have tables that inherit from them, with their aggregates: a statement that
--- names a part fires no trigger of the fact.
+-- names a part fires no trigger of the fact. Partitions that a definition asks for have triggers of their own.
 select watches.fact, array_agg(distinct watches.aggregate order by watches.aggregate)
 from etl.watches
 join pg_class on pg_class.oid = to_regclass(watches.fact)
-where pg_class.relkind = 'p' or exists (select from pg_inherits where inhparent = pg_class.oid)
+where exists (
+    select
+    from (
+        select relid from pg_partition_tree(pg_class.oid) where isleaf
+        union all
+        select inhrelid from pg_inherits where inhparent = pg_class.oid and pg_class.relkind <> 'p'
+    ) as part
+    where part.relid <> pg_class.oid and not exists (
+        select from pg_trigger where tgrelid = part.relid and tgname = 'etl_note_insert' and tgenabled in ('O', 'A')
+    )
+)
 group by watches.fact
 order by watches.fact;
 
@@ -227,6 +237,14 @@ create or replace trigger etl_note_delete after delete on {fact}
 referencing old table as old_rows for each statement execute function {function}();
 create or replace trigger etl_note_truncate after truncate on {fact}
 for each statement execute function {function}();
+
+-- name: watch_partitions
+-- Let each partition of a fact that was made by its definition note the changes of statements that name it.
+select etl.watch_partition(to_regclass(etl.partitions.fact), pg_class.oid)
+from etl.partitions
+join pg_namespace on nspname = split_part(fact, '.', 1)
+join pg_class on relnamespace = pg_namespace.oid and relname = partitions.name
+where fact = %(fact)s;
 
 -- name: add_pending_all
 -- Make every aggregate that reads a fact pending as a whole.

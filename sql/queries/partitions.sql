@@ -18,6 +18,10 @@ insert into etl.partitioned_facts (fact, column_name, every) values (%(fact)s, %
 on conflict (fact) do update set column_name = excluded.column_name, every = excluded.every
 where (partitioned_facts.column_name, partitioned_facts.every) is distinct from (excluded.column_name, excluded.every);
 
+-- name: note_lost
+-- Forget partitions that a person dropped, perhaps with their table.
+select etl.note_lost_partitions();
+
 -- name: make_ahead
 -- Make the partitions of today and of the time that follows.
 select etl.make_partitions(
@@ -62,6 +66,10 @@ left join pg_class on relnamespace = pg_namespace.oid and relname = partitions.n
 left join pg_inherits on inhrelid = pg_class.oid
 where partitions.fact = any (%(facts)s) and until_day <= (now() at time zone 'UTC')::date - %(keep)s::interval
 order by first_day, partitions.fact;
+
+-- name: begin_removal
+-- Note that a partition is removed by intention: its rows are deleted first, and so its changes are noted.
+update etl.partitions set is_removed = true where fact = %(fact)s and name = %(name)s;
 
 -- name: count_rows
 -- Count the rows of a partition.

@@ -104,6 +104,10 @@ select distinct touched.aggregate, etl.bucket_of(aggregates.bucket, touched.note
 from touched
 join etl.aggregates on aggregates.aggregate = touched.aggregate
 
+-- name: note_lost_partitions
+-- Make the aggregates pending whose facts lost a partition by hand.
+select etl.note_lost_partitions();
+
 -- name: gather
 -- Turn noted changes into pending buckets of the aggregates that read the facts.
 with taken as (

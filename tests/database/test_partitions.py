@@ -13,7 +13,8 @@ from psycopg.conninfo import make_conninfo
 from etl.datasets import read
 from etl.errors import DefinitionError
 from etl.precalculation.catalogue import choose
-from etl.precalculation.installation import install
+from etl.precalculation.installation import divided, install
+from etl.precalculation.refresh import refresh
 from tests.support.site import Site
 
 VISITS = """
@@ -273,6 +274,71 @@ def _begin_to_detach(site: Site) -> None:
             other.execute("alter table logistics.visits detach partition logistics.visits_p202401 concurrently")
         reader.execute("rollback")
     assert site.value("select count(*) from pg_inherits where inhdetachpending") == 1
+
+
+def _is_right_after_a_refresh(site: Site) -> bool:
+    refresh(site.connection, choose(["visit_months"], site.folder / "config")[0], run=None)
+    return site.run("precalculate", "visit_months", "--verify").returncode == 0
+
+
+def test_changes_by_the_name_of_a_partition_are_noted(site: Site) -> None:
+    """Rows that are written, changed or removed there, and a partition that is emptied, are in the next refresh."""
+    _define(site)
+    assert divided(site.connection) == []
+    assert site.run("load", "visits", _write(site, _visits())).returncode == 0
+    for statement in (
+        (
+            "insert into logistics.visits_p202405 (id, at, weight, etl_run, etl_batch, etl_place)"
+            " values (9999, '2024-05-05Z', 3, 1, 0, 1)"
+        ),
+        "update logistics.visits_p202406 set weight = 100",
+        "delete from logistics.visits_p202407 where weight < 3",
+        "truncate logistics.visits_p202408",
+    ):
+        site.connection.execute(statement.encode())
+        assert site.value("select count(*) from etl.touched") == 1, statement
+        assert _is_right_after_a_refresh(site), statement
+
+
+@pytest.mark.parametrize("statement", ["drop table {}", "alter table logistics.visits detach partition {}"])
+def test_a_partition_that_a_person_removes_is_noticed(site: Site, statement: str) -> None:
+    """The next refresh, also that of the listener, recomputes the aggregates; a load can make the month again."""
+    _define(site)
+    assert site.run("load", "visits", _write(site, _visits())).returncode == 0
+    site.connection.execute(statement.format("logistics.visits_p202408").encode())
+    assert site.run("precalculate", "visit_months").returncode == 0
+    assert site.value("select count(*) from analytics.visit_months where month = '2024-08-01'") == 0
+    assert site.run("precalculate", "visit_months", "--verify").returncode == 0
+    site.connection.execute(statement.format("logistics.visits_p202409").encode())
+    late = [{"id": 1, "at": f"2024-{month}-05T00:00Z", "lines": []} for month in ("08", "09")]
+    done = site.run("load", "visits", _write(site, late, "late.json"))
+    assert done.returncode == 0, done.stderr
+    suffix = "_2" if "detach" in statement else ""
+    assert {f"visits_p20240{month}{suffix}" for month in (8, 9)} <= set(_partitions(site))
+    assert site.run("precalculate", "visit_months", "--verify").returncode == 0
+
+
+def test_a_table_that_is_dropped_is_made_again_with_its_partitions(site: Site) -> None:
+    """`dataset create` forgets the partitions of the table before, so that the next load makes them."""
+    _define(site)
+    source = _write(site, _visits(50))
+    assert site.run("load", "visits", source, "--no-precalculate").returncode == 0
+    site.ask("drop table logistics.visits, logistics.visit_lines")
+    assert site.run("dataset", "create", "visits").returncode == 0
+    assert site.run("load", "visits", source, "--force").returncode == 0
+    assert site.value("select count(*) from logistics.visits") == 50
+    assert site.run("precalculate", "visit_months", "--verify").returncode == 0
+
+
+def test_partitions_of_a_person_stay_beside_those_of_loads(site: Site) -> None:
+    """A partition of several months holds its rows, and a load makes none in its place."""
+    _define(site)
+    year = "for values from ('2024-01-01') to ('2025-01-01')"
+    site.connection.execute(f"create table logistics.year_2024 partition of logistics.visits {year}".encode())
+    assert site.run("load", "visits", _write(site, _visits())).returncode == 0
+    assert site.value("select count(*) from logistics.year_2024") == 240
+    assert divided(site.connection) == [("logistics.visits", ["visit_months"])]
+    assert not [name for name in _partitions(site) if name.startswith("visits_p2024")]
 
 
 def test_retention_names_what_it_cannot_do(site: Site) -> None:

@@ -113,7 +113,7 @@ def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connecti
     connection.execute(insert + "values ('S3', '2026-03-31', 'L1', 1, 0, 1)")
     months = ("carrier_performance", "carrier_scorecard", "lane_performance", "lane_reliability", "milestone_durations")
     wholes = ("data_quality", "late_shipments", "open_shipments", "value_at_risk")
-    others = ("claim_months", "hub_stays", "lane_exceptions")
+    others = ("claim_months", "hub_stays", "lane_exceptions", "lane_features")
     expected = dict.fromkeys([*months, *others, *wholes], 1) | {
         "daily_shipments": 2,
         "warehouse_departures": 2,
