@@ -70,6 +70,7 @@ def test_a_page_shows_each_section_with_its_figures(run_etl: RunEtl, connection:
         "Shipments created per day",
         "Departures, all warehouses",
     }
+    assert sorted(value for name, value in page.attributes if name == "data-chart") == sorted(page.charts)
     days = page.charts["Shipments created per day"]
     assert (days["times"][0], days["times"][-1], days["panels"][0]["values"]) == ("2026-03-01", "2026-03-12", [1] * 12)
     assert page.tables["Figures: Shipments created per day"][-1] == ["2026-03-12", "1"]
