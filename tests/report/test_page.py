@@ -9,6 +9,8 @@ import sys
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
+
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
 from etl.report import answers, display, parts
@@ -274,6 +276,7 @@ def test_figures_are_written_for_people() -> None:
     assert parts.cut(rows[:1] * 61, "carriers") == "All 61 carriers."
 
 
+@pytest.mark.slow
 def test_a_terminal_needs_no_templates() -> None:
     """The template engine is imported for a page only."""
     code = "import sys, etl.cli.report; sys.exit('jinja2' in sys.modules)"
