@@ -46,6 +46,7 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Row]
     cut: str = ""
+    is_wide: bool = False
 
     @property
     def meanings(self) -> list[Column]:

@@ -16,6 +16,7 @@ AGGREGATES = (
 """The aggregates that the tiles are read from."""
 
 _SQL = queries.load("report")
+_NO_EARLIER = "A state of now: no earlier one is kept."
 
 
 def read(answers: Answers) -> list[Tile]:
@@ -50,7 +51,7 @@ def _late(answers: Answers) -> Tile:
         label="Late now",
         value=shown(row["count_late"], "count"),
         note=f"of {row['count_open']:,} open{hours}",
-        before="A state of now: no earlier one is kept.",
+        before=_NO_EARLIER,
         is_bad=row["count_late"] > 0,
     )
 
@@ -110,6 +111,7 @@ def _rejected(answers: Answers) -> Tile:
         label="Rejected records waiting",
         value=shown(row["count_pending"], "count"),
         note=f"of {row['count_records']:,} records of all loads; in no figure",
+        before=_NO_EARLIER,
         is_bad=row["count_pending"] > 0,
     )
 

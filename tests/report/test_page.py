@@ -9,6 +9,8 @@ import sys
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
+
 from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
 from etl.report import answers, display, parts
@@ -70,6 +72,7 @@ def test_a_page_shows_each_section_with_its_figures(run_etl: RunEtl, connection:
         "Shipments created per day",
         "Departures, all warehouses",
     }
+    assert sorted(value for name, value in page.attributes if name == "data-chart") == sorted(page.charts)
     days = page.charts["Shipments created per day"]
     assert (days["times"][0], days["times"][-1], days["panels"][0]["values"]) == ("2026-03-01", "2026-03-12", [1] * 12)
     assert page.tables["Figures: Shipments created per day"][-1] == ["2026-03-12", "1"]
@@ -273,6 +276,7 @@ def test_figures_are_written_for_people() -> None:
     assert parts.cut(rows[:1] * 61, "carriers") == "All 61 carriers."
 
 
+@pytest.mark.slow
 def test_a_terminal_needs_no_templates() -> None:
     """The template engine is imported for a page only."""
     code = "import sys, etl.cli.report; sys.exit('jinja2' in sys.modules)"
