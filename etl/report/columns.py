@@ -32,6 +32,15 @@ OPEN = (
     ),
 )
 
+LATE = (
+    Column("shipment_id", "shipment"),
+    Column("late_hours", "hours late", "decimal", "From the last promised time to the newest event."),
+    Column("carrier", "carrier"),
+    Column("promised", "promised (UTC)"),
+    Column("lane", "lane"),
+    Column("status", "status", "text", "As the data have it."),
+)
+
 LANES = (
     Column("lane", "lane"),
     Column("p50_hours", "median hours", "decimal", "Half of the transits take longer."),
@@ -39,6 +48,14 @@ LANES = (
     Column("count_transits", "transits", "count", "With a pick-up and a delivery time."),
     Column("count_late", "late deliveries", "count"),
     Column("late_share", "late share", "percent", "Of the deliveries with a promised time."),
+)
+
+HUBS = (
+    Column("hub", "hub"),
+    Column("p50_hours", "median hours", "decimal", "Half of the stays are longer."),
+    Column("p90_hours", "90 % within hours", "decimal", "A tenth of the stays is longer."),
+    Column("count_stays", "stays", "count", "With an arrival and a departure."),
+    Column("count_waiting", "not departed", "count", "Arrived, without a departure, of shipments that are open."),
 )
 
 CODES = (
@@ -54,6 +71,12 @@ EXCEPTIONS = (
     Column("exception_share", "share", "percent", "Of the tracked shipments."),
     Column("count_damaged", "damaged", "count", "With the code DAMAGED."),
     Column("count_tracked", "tracked", "count", "Shipments with at least one tracking event."),
+)
+
+PAIRS = (
+    Column("carrier", "carrier"),
+    Column("exception_code", "code"),
+    Column("count_exceptions", "exceptions", "count"),
 )
 
 COST = (

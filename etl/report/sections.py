@@ -69,13 +69,23 @@ def _open(answers: Answers) -> Section:
             Panel(name="in time", values=[row["count_in_time"] for row in ages]),
         ],
     )
+    late = answers.rows(_SQL["latest_shipments"])
     limit = cut(carriers, "carriers", "those with most hours late")
-    table = Table(caption="Open shipments by carrier", columns=columns.OPEN, rows=carriers, cut=limit)
+    tables = (
+        Table(caption="Open shipments by carrier", columns=columns.OPEN, rows=carriers, cut=limit),
+        Table(
+            caption="Late now",
+            columns=columns.LATE,
+            rows=late,
+            cut=cut(late, "late shipments", "the latest ones"),
+            is_wide=True,
+        ),
+    )
     return Section(
         title="Open and late now",
         note=f"At the newest event of the shipments, {answers.instant(answers.one(_SQL['tile_late'])['as_of'])}.",
         charts=[chart] if ages else (),
-        tables=[table] if carriers else (),
+        tables=[table for table in tables if table.rows],
         empty="No shipment is open.",
     )
 
@@ -110,6 +120,26 @@ def _lanes(answers: Answers) -> Section:
     )
 
 
+def _hubs(answers: Answers) -> Section:
+    hubs, month = answers.rows(_SQL["hubs"]), answers.periods.mature_month
+    limit = cut(hubs, "hubs with twenty stays", "those with most stays")
+    chart = Ranges(
+        label="Stay by hub",
+        unit="hours from arrival to departure",
+        low="median",
+        high="90 % within",
+        rows=sorted(((row["hub"], row["p50_hours"], row["p90_hours"]) for row in hubs), key=_by_high),
+        cut=limit,
+    )
+    return Section(
+        title="Hubs",
+        note=f"Stays of shipments created in {month:%Y-%m}{', which is young' if answers.periods.is_young else ''}.",
+        charts=[chart] if hubs else (),
+        tables=[Table(caption="Hours by hub", columns=columns.HUBS, rows=hubs, cut=limit)] if hubs else (),
+        empty=f"No hub has twenty stays of shipments created in {month:%Y-%m}, and of fewer there are no percentiles.",
+    )
+
+
 def _exceptions(answers: Answers) -> Section:
     weeks, most = answers.periods.weeks, "the most frequent ones"
     by_week, codes = answers.rows(_SQL["exceptions_by_week"]), answers.rows(_SQL["exceptions_by_code"])
@@ -131,6 +161,13 @@ def _exceptions(answers: Answers) -> Section:
         rows=codes,
         cut=cut(codes, "codes", most),
     )
+    pairs = answers.rows(_SQL["exceptions_by_carrier_and_code"])
+    by_pair = Table(
+        caption=f"Exceptions by carrier and code, of shipments {answers.mature_months}",
+        columns=columns.PAIRS,
+        rows=pairs,
+        cut=cut(pairs, "pairs of carrier and code", most),
+    )
     by_carrier = Table(
         caption=f"Shipments with an exception by carrier, {answers.mature_months}",
         columns=columns.EXCEPTIONS,
@@ -141,7 +178,7 @@ def _exceptions(answers: Answers) -> Section:
         title="Exceptions",
         note=f"By week of the exception, from Monday (UTC).{answers.unfinished('week')}",
         charts=[chart] if by_week else (),
-        tables=[table for table in (by_code, by_carrier) if table.rows],
+        tables=[table for table in (by_code, by_carrier, by_pair) if table.rows],
         empty="No exception in these weeks.",
     )
 
@@ -268,9 +305,10 @@ def _all_and_each(of_all: Times, **each: Any) -> list[Times]:
 
 SECTIONS = (
     Topic(aggregates=("promised_days",), read=_promises),
-    Topic(aggregates=("open_shipments",), read=_open),
+    Topic(aggregates=("open_shipments", "late_shipments"), read=_open),
     Topic(aggregates=("lane_reliability",), read=_lanes),
-    Topic(aggregates=("daily_exceptions", "carrier_scorecard"), read=_exceptions),
+    Topic(aggregates=("hub_stays",), read=_hubs),
+    Topic(aggregates=("daily_exceptions", "carrier_scorecard", "lane_exceptions"), read=_exceptions),
     Topic(aggregates=("carrier_performance",), read=_cost),
     Topic(aggregates=("daily_shipments",), read=_volume),
     Topic(aggregates=("warehouse_departures",), read=_warehouses),

@@ -192,6 +192,20 @@ group by carrier
 order by hours_late desc, carrier
 limit %(most)s;
 
+-- name: latest_shipments
+-- Return the open shipments whose promise is past for the longest time.
+select
+    shipment_id,
+    carrier,
+    late_hours,
+    to_char(promised_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') as promised,
+    format('%%s (%%s) → %%s (%%s)', origin_city, origin_country, destination_city, destination_country) as lane,
+    status,
+    count(*) over () as count_all
+from analytics.late_shipments
+order by late_hours desc, shipment_id
+limit %(most)s;
+
 -- name: lane_months
 -- Return the first month of the lanes: of the last one, three or twelve months, the fewest in which enough lanes have 20 transits.
 with transits as (
@@ -270,6 +284,20 @@ join transits using (origin_country, origin_city, destination_country, destinati
 group by origin_country, origin_city, destination_country, destination_city, late.count_late, late.late_share, late.count_all
 order by count_late desc, count_transits desc, lane;
 
+-- name: hubs
+-- Return the stays at the hubs with most of them in the newest month that is old enough.
+select
+    hub,
+    p50_hours,
+    p90_hours,
+    count_stays,
+    count_waiting,
+    count(*) over () as count_all
+from analytics.hub_stays
+where month = %(mature_month)s and count_stays >= 20
+order by count_stays desc, hub
+limit %(most)s;
+
 -- name: exceptions_by_week
 -- Count the exceptions of each week, of each of the most frequent codes.
 with frequent as (
@@ -320,6 +348,19 @@ where month between %(mature_month)s::date - interval '2 months' and %(mature_mo
 group by carrier
 having sum(count_tracked) > 0
 order by count_with_exception desc, carrier
+limit %(most)s;
+
+-- name: exceptions_by_carrier_and_code
+-- Count the exceptions of each carrier and code, of the pairs with most of them.
+select
+    carrier,
+    exception_code,
+    sum(count_exceptions)::bigint as count_exceptions,
+    count(*) over () as count_all
+from analytics.lane_exceptions
+where month between %(mature_month)s::date - interval '2 months' and %(mature_month)s
+group by carrier, exception_code
+order by count_exceptions desc, carrier, exception_code
 limit %(most)s;
 
 -- name: cost_by_month

@@ -60,6 +60,7 @@ def test_a_page_shows_each_section_with_its_figures(run_etl: RunEtl, connection:
             "Promises kept",
             "Open and late now",
             "Lanes",
+            "Hubs",
             "Exceptions",
             "Cost per kg",
             "Shipments per day",
@@ -116,6 +117,11 @@ def test_tiles_are_of_all_and_have_the_period_before(run_etl: RunEtl, connection
     assert table[0][:4] == ["carrier", "kept", "kept before", "promised"]
     assert table[1][:4] == ["Z1", "40.0 %", "0.0 %", "5"]
     assert page.tables["Open shipments by carrier"][1][:2] == ["Z1", "6"]
+    late = page.tables["Late now"]
+    assert [row[0] for row in late[1:]] == [
+        *(f"{name}-{number}" for name in ("before", "open") for number in (1, 2, 3))
+    ]
+    assert late[1][1:4] == ["792.0", "Z1", "2026-02-02 00:00"]
 
 
 def test_lanes_have_percentiles_of_months_that_are_old_enough(run_etl: RunEtl, connection: Connection) -> None:
@@ -150,6 +156,30 @@ def test_lanes_have_percentiles_of_months_that_are_old_enough(run_etl: RunEtl, c
     assert "Shipments created in 2026-02; later" in page.text
     assert page.text.count("12 of 13 lanes with twenty transits, those with most late deliveries.") == 2
     assert {tuple(row[1:]) for row in page.tables["Hours by lane"][1:]} == {("10.5", "18.1", "20", "0", "0.0 %")}
+
+
+def test_exceptions_are_of_codes_and_carriers_and_stays_of_hubs(run_etl: RunEtl, connection: Connection) -> None:
+    """Exceptions are counted by code, by carrier and by both; a hub with twenty stays has its percentiles."""
+    connection.execute(
+        """
+        insert into logistics.shipments (shipment_id, carrier, created_at, etl_run, etl_batch, etl_place)
+        select 'S' || number, 'A', '2026-02-05'::timestamptz, 1, 0, 1 from generate_series(1, 20) as number
+        union all select 'last', 'A', '2026-03-31', 1, 0, 1;
+        insert into logistics.tracking_events (event_id, shipment_id, event_code, exception_code, location_code,
+            occurred_at, etl_run, etl_batch, etl_place)
+        select code || number, 'S' || number, code, case when code = 'EXCEPTION' then 'WEATHER' end, 'HUB',
+            '2026-03-30'::timestamptz + hours * number * interval '1 hour', 1, 0, 1
+        from (values ('HUB_ARRIVED', 0), ('HUB_DEPARTED', 1), ('EXCEPTION', 0)) as events (code, hours)
+        cross join generate_series(1, 20) as number
+        """
+    )
+    assert run_etl("precalculate").returncode == 0
+    page = page_of(run_etl)
+    assert page.charts["Exceptions by code"]["panels"][0]["name"] == "WEATHER"
+    assert [row for name, rows in page.tables.items() if "by carrier and code" in name for row in rows[1:]] == [
+        ["A", "WEATHER", "20"]
+    ]
+    assert page.charts["Stay by hub"]["rows"] == [["HUB", 10.5, 18.1]]
 
 
 def test_values_of_the_data_remain_text(run_etl: RunEtl, connection: Connection) -> None:
