@@ -79,6 +79,7 @@ def _screen(output: str) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_bars_and_whole_lines_of_the_log(site: Site) -> None:
     """Each source has a bar, several sources one more; lines of the log, also of workers, are complete above them."""
     (site.folder / f"{NAME}.ndjson.gz").write_bytes(gzip.compress(_vehicles(0, 24_000)))

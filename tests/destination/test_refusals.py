@@ -185,6 +185,7 @@ def test_an_assertion_of_a_trigger_rejects_its_record(site: Site) -> None:
     assert site.column("select sqlstate from etl.failures") == ["P0004"]
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_away_is_4(site: Site) -> None:
     """Without a connection the run ends with exit 4 in bounded time, and the next load continues it."""
     with _at_p4(site) as gate:
@@ -235,6 +236,7 @@ def test_a_user_that_is_locked_out_is_2(site: Site) -> None:
         site.ask("drop owned by nightly; drop role nightly")
 
 
+@pytest.mark.slow
 def test_a_standby_is_4(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A standby ends a load at once with 4 and names the way to the primary, and `db check` says that it is one."""
     with quick_server(tmp_path_factory.mktemp("standby")) as server:

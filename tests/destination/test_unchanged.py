@@ -395,7 +395,7 @@ def _night(site: Site, number: int, chance: random.Random) -> list[Record]:
     return records
 
 
-@pytest.mark.parametrize("newest_by", [False, True])
+@pytest.mark.parametrize("newest_by", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_nights_end_with_the_newest_versions(site: Site, newest_by: bool) -> None:
     """After random nights, with keys that come twice, the tables hold what a merge of all records makes them."""
     _define(site, newest_by=newest_by)

@@ -184,6 +184,7 @@ def test_a_killed_load_holds_nothing(site: Site, appended: Case) -> None:
     replace(appended, source=source).assert_done(site)
 
 
+@pytest.mark.slow
 def test_a_killed_load_whose_backend_is_at_work(site: Site, appended: Case) -> None:
     """The backend of a killed load notices within seconds that its client is gone; then the source is free."""
     with site.gate("logistics.deliveries", "in COPY", 150_000) as gate:

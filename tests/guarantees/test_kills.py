@@ -240,6 +240,7 @@ def test_a_server_that_goes_away_for_a_moment(site: Site, merged: Case, durable:
     merged.assert_done(site)
 
 
+@pytest.mark.slow
 def test_a_crash_that_takes_batches(site: Site, merged: Case, appended: Case, durable: Server) -> None:
     """Batches commit before they are on disk: a load that lost batches in a crash is not complete."""
     site.ask("alter table logistics.deliveries drop constraint no_dozen")
@@ -260,6 +261,7 @@ def test_a_crash_that_takes_batches(site: Site, merged: Case, appended: Case, du
     assert site.value("select sum(count_records) from etl.batches") == RECORDS
 
 
+@pytest.mark.slow
 def test_a_load_that_comes_back_after_another(site: Site, appended: Case, durable: Server) -> None:
     """A load that lost batches in a crash, and its source to another load, does not change the result of that load."""
     site.ask("alter table logistics.deliveries drop constraint no_dozen")

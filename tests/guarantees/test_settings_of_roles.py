@@ -99,6 +99,7 @@ def _settings(site: Site, settings: Mapping[str, str]) -> Iterator[None]:
         connection.execute(sql.SQL("alter database {} reset all").format(name))
 
 
+@pytest.mark.slow
 def test_odd_settings_change_no_command(site: Site, nightly: str, merged: Case) -> None:
     """With hostile settings of the database every command does what it does without them, also in worker processes."""
     site.ask(_HOSTILE)

@@ -92,6 +92,7 @@ def test_a_killed_worker_ends_the_load_and_the_next_load_continues(site: Site, a
     appended.assert_done(site)
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent(site: Site, appended: Case) -> None:
     """After kill -9 of the load its workers end, and the next load loads the rest."""
     with site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
@@ -130,6 +131,7 @@ def test_a_load_is_killed_repeatedly_and_resumed_with_other_numbers(site: Site, 
     merged.assert_done(site)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_load_of_several_after_their_batches(site: Site, appended: Case) -> None:
     """SIGTERM lets each process finish its batch; batches that were not begun are left for the next load."""
     with site.gate("logistics.deliveries", "in COPY", 100_000) as gate:
