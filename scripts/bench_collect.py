@@ -83,9 +83,13 @@ class Collector:
     def post(self, body: bytes) -> None:
         """Send events, and wait until they are acknowledged."""
         while True:
-            self._connection.request("POST", PATH, body, {"Content-Type": "application/x-ndjson"})
-            answer = self._connection.getresponse()
-            answer.read()
+            try:
+                self._connection.request("POST", PATH, body, {"Content-Type": "application/x-ndjson"})
+                answer = self._connection.getresponse()
+                answer.read()
+            except (ConnectionError, http.client.HTTPException):  # It was idle for too long.
+                self._connection.close()
+                continue
             if answer.status == 202:
                 return
             if answer.status != 503:
