@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -83,6 +85,7 @@ class EmbeddedValkey:
         with self._lock:
             if not self._is_ended:  # The signals of a terminal are for the collector.
                 nothing = subprocess.DEVNULL
+                command = _ending_with_parent(command)
                 self._process = subprocess.Popen(  # noqa: S603 - the program of the wheel, and paths of our own
                     command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
                 )
@@ -139,6 +142,12 @@ def running(folder: Path) -> Iterator[str]:
             server.end()
     finally:
         os.close(lock)
+
+
+def _ending_with_parent(command: list[str]) -> list[str]:
+    """Return a command that ends when this process is killed, where the system has the program for that."""
+    program = shutil.which("setpriv") if sys.platform == "linux" else None
+    return command if program is None else [program, "--pdeathsig", "TERM", *command]
 
 
 def _binary() -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from etl.collecting.buffers import Accepted, Keep, Limits, OtherBodyError, RefusedError
@@ -14,6 +15,7 @@ from etl.collecting.events import Events, events_of
 from etl.collecting.valkey_buffer import ValkeyBuffer
 from etl.datasets import Dataset
 from etl.errors import DatabaseError, UsageError
+from tests.collecting.test_collector import collecting
 from tests.support.collected import NOTHING, load_all, loader_of_reader
 from tests.support.definitions import SMALL_PARCELS
 from tests.support.redis_servers import RedisServer, redis_server
@@ -256,3 +258,39 @@ def _load(site: Site, dataset: Dataset, server: RedisServer) -> None:
         loader = loader_of_reader(site.conninfo, site.folder, dataset, reader)
         load_all(loader)
         loader.close()
+
+
+@pytest.mark.slow
+def test_the_embedded_server(site: Site) -> None:
+    """The collector starts a server, again when it was killed; it ends with it, and keeps its events."""
+    site.define(SMALL_PARCELS)
+    folder = site.folder / ".etl" / "valkey"
+
+    def servers() -> list[psutil.Process]:
+        return [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(folder)]
+
+    with collecting(site, "--buffer", "embedded", "--refresh-seconds", "0") as collector:
+        collector.send({"parcel_id": "A"})
+        assert site.run("collect", "--port", "0", "--buffer", "embedded").returncode == 6
+        [server] = servers()
+        server.kill()
+
+        def is_accepted() -> bool:
+            headers = {"Content-Type": "application/json", "Idempotency-Key": "B"}
+            return collector.client.post("/v1/events/parcels", content='{"parcel_id": "B"}', headers=headers).is_success
+
+        until(is_accepted, "the server")
+        assert collector.running.events("embedded_server_died")
+        until(lambda: site.value("select count(*) from logistics.parcels") == 2, "the rows")
+        collector.running.process.kill()
+        collector.running.process.wait()
+        until(lambda: not servers(), "the end of the server")
+    site.ask("alter table logistics.parcels rename to away")
+    with collecting(site, "--buffer", "embedded", "--refresh-seconds", "0") as collector:
+        collector.send({"parcel_id": "C"})
+        collector.running.process.kill()
+        collector.running.process.wait()
+    site.ask("alter table logistics.away rename to parcels")
+    with collecting(site, "--buffer", "embedded", "--refresh-seconds", "0"):
+        until(lambda: site.value("select count(*) from logistics.parcels") == 3, "the event of before")
+    until(lambda: not servers(), "the end of the server")

@@ -33,7 +33,7 @@ class Sender:
 
     def __init__(self, name: str, ports: list[int]) -> None:
         self._name = name
-        self._addresses = itertools.cycle(f"http://127.0.0.1:{port}/v1/events/parcels" for port in ports)
+        self.addresses = itertools.cycle(f"http://127.0.0.1:{port}/v1/events/parcels" for port in ports)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._send_all, daemon=True)
         self.count = 0
@@ -72,7 +72,7 @@ class Sender:
 
     def _is_acknowledged(self, client: httpx.Client, body: str, headers: dict[str, str]) -> bool:
         try:
-            answer = client.post(next(self._addresses), content=body, headers=headers)
+            answer = client.post(next(self.addresses), content=body, headers=headers)
         except httpx.TransportError:
             return False
         assert answer.status_code in {202, 503}, answer.text
@@ -116,6 +116,11 @@ def test_random_kills(site: Site, tmp_path: Path, chance: random.Random) -> None
         buffer = ("--buffer", valkey.url, "--refresh-seconds", "0")
         collectors = Kept(site, stack, *buffer, "--part", "accept")
         workers = Kept(site, stack, *buffer, "--part", "load", "--keep-seconds", "1")
+        with httpx.Client(trust_env=False) as client:
+            assert client.post(next(Sender("none", workers.ports).addresses), json={}).status_code == 404
+            [accepting, loading] = [f"http://127.0.0.1:{each.ports[0]}/metrics" for each in (collectors, workers)]
+            assert "loading_up" not in client.get(accepting).text
+            assert "etl_collect_loading_up 1" in client.get(loading).text
         senders = [Sender(name, collectors.ports) for name in "ABC"]
         for sender in senders:
             sender.start()
