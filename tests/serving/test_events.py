@@ -59,6 +59,6 @@ def test_a_service_without_events_says_so(site: Site) -> None:
     """Without `--collect` there are no events, and no spool is made."""
     site.run("precalculate")
     with serving(site) as service:
-        refused = service.client.post(PARCELS, json={})
+        refused = service.client.post(PARCELS, json=["x" * 100_000])
         assert (refused.status_code, "--collect" in refused.json()["detail"]) == (404, True)
     assert not (site.folder / ".etl" / "spool").exists()
