@@ -34,7 +34,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._head_bytes = 0
+        self.headers = []
         self._unread_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_left = False
@@ -74,33 +74,18 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._has_ended():
             self._end_work()
             return
-        if self._unread_bytes > MOST_HEAD_BYTES:  # The parser keeps a header until its end.
+        # A head, or what comes after a body, is kept until its end: no more of it than this, and what one read gives.
+        if self._unread_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_HEADERS:
             self.leave()
             return
         # uvicorn ends its wait for the next request at the first byte, be it a blank line or the rest of a body.
         if self._is_waiting:
             self._be_idle()
 
-    def on_message_begin(self) -> None:
-        """Begin the head of a request."""
-        self._head_bytes = 0
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """Take a part of the address."""
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, also one after a body."""
-        self._count(len(name) + len(value))
-        if len(self.headers) >= MOST_HEADERS:
-            raise HeadError
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        """Begin the work on a request."""
-        if len(self.pipeline) >= MOST_PIPELINED:
+        """Begin the work on a request, unless its head is too large."""
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > MOST_HEAD_BYTES or len(self.headers) > MOST_HEADERS or len(self.pipeline) >= MOST_PIPELINED:
             raise HeadError
         self._unread_bytes = 0
         self._be_busy()
@@ -131,12 +116,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_left = True
         self._be_busy()
         super().handle_websocket_upgrade()
-
-    def _count(self, size: int) -> None:
-        self._unread_bytes = 0
-        self._head_bytes += size
-        if self._head_bytes > MOST_HEAD_BYTES:
-            raise HeadError
 
     @property
     def _is_waiting(self) -> bool:
