@@ -13,6 +13,10 @@ BODY_SECONDS = 30.0
 IN_HAND_BYTES = 256 << 20
 """All bodies in memory at most."""
 
+MOST_MEMBERS = 10_000
+"""Members of a gzip body at most: each costs time, however small it is."""
+_PIECE_BYTES = 1 << 14
+
 JSON_TYPES = {
     "application/json",
     "application/x-ndjson",
@@ -89,18 +93,22 @@ class Bodies:
     def _decompressed(self, body: bytes) -> bytes:
         """Return what gzip has compressed, perhaps in several members; never more than the limit is made."""
         parts: list[bytes] = []
-        left = self._most
+        left, at, members = self._most, 0, 0
         try:
-            while body:
+            while at < len(body):
+                members += 1
+                if members > MOST_MEMBERS:
+                    raise AnswerError(413, f"the body has more than {MOST_MEMBERS:,} members of gzip", close=True)
                 member = zlib.decompressobj(31)
-                data = member.decompress(body, left + 1)
-                left -= len(data)
-                if left < 0:
-                    raise self._too_large()
-                parts.append(data)
-                if not member.eof:
-                    raise AnswerError(422, "the compressed body ends too early")
-                body = member.unused_data
+                while not member.eof:
+                    if at >= len(body):
+                        raise AnswerError(422, "the compressed body ends too early")
+                    data = member.decompress(body[at : at + _PIECE_BYTES], left + 1)
+                    at = min(len(body), at + _PIECE_BYTES) - len(member.unused_data)
+                    left -= len(data)
+                    if left < 0:
+                        raise self._too_large()
+                    parts.append(data)
         except zlib.error:
             raise AnswerError(422, "the body is not gzip, although Content-Encoding says so") from None
         return b"".join(parts)

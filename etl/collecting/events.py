@@ -14,6 +14,9 @@ from etl.ingestion.values import LINE_ENDS
 MAX_EVENT_BYTES = WHOLE_RECORD_BYTES
 """A larger event belongs in a file."""
 
+MOST_EVENTS = 100_000
+"""Events of one request at most: the smallest ones cost many times their bytes in memory."""
+
 _AT_BYTE = re.compile(r"\(byte (\d+)\)")
 _BLANKS = b" \t\r\n"
 
@@ -59,6 +62,8 @@ def events_of(body: bytes) -> Events:
     if start == len(body):
         raise NotEventsError("expected an object, an array or lines of objects, got nothing", start)
     values = _decoded(body) if body[start : start + 1] == b"[" else _lines(body)
+    if len(values) > MOST_EVENTS:
+        raise TooLargeError(f"a request has at most {MOST_EVENTS:,} events: send several")
     lines = [_line(value) for value in values]
     for number, line in enumerate(lines, 1):
         if not line.startswith(b"{"):

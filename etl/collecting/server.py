@@ -19,10 +19,10 @@ from etl.collecting.work import Loading, Work
 from etl.database.connecting import Database
 from etl.errors import ExitCode, UsageError
 from etl.logs import Logs
+from etl.serving.connections import MOST_CONNECTIONS, guarded
 from etl.serving.server import DRAIN_SECONDS, DrainingServer, bound, require_loopback
 from etl.settings import CollectSettings, LoadSettings
 
-_MAX_CONNECTIONS = 2_000
 _BACKLOG = 2_048
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ def collect(database: Database, config_dir: Path, settings: CollectSettings, log
         host, port = listener.getsockname()[:2]
         server = DrainingServer(_config(receiver))
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        logging.getLogger("uvicorn").setLevel("WARNING")
+        logging.getLogger("uvicorn").setLevel("ERROR")  # Its warnings are one line for each wrong request.
         log.info("collecting", address=address, database=database.name, buffer=receiver.buffer)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.serve(sockets=[listener]))
@@ -98,7 +98,7 @@ def _keep(settings: CollectSettings) -> Keep:
 def _config(app: Receiver) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=guarded(),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -106,6 +106,6 @@ def _config(app: Receiver) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         timeout_keep_alive=30,
-        limit_concurrency=_MAX_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS + 1,
         backlog=_BACKLOG,
     )

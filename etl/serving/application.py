@@ -156,7 +156,6 @@ def application(
         access=service.access,
         metrics=service.metrics,
         origins=origins,
-        has_events=service.events is not None,
     )
     return Front(_Direct(routed(service, tokens), service), parts)
 
@@ -190,7 +189,7 @@ class _Direct:
         if scope["method"] not in {"GET", "HEAD", "POST"}:
             raise ProblemError(405, "POST sends events, GET asks for one by its place", {"Allow": "GET, HEAD, POST"})
         if self._events is None:
-            raise ProblemError(404, "this service takes no events; `etl serve --collect` does")
+            raise ProblemError(404, "this service takes no events; `etl serve --collect` does", {"Connection": "close"})
         await self._events(scope, receive, send)
 
 

@@ -102,8 +102,6 @@ class Parts:
     metrics: Metrics
     origins: frozenset[bytes] = frozenset()
     """The origins whose pages may read answers in a browser."""
-    has_events: bool = False
-    """Events are taken: their bodies have limits of their own."""
 
 
 class Front:
@@ -118,7 +116,6 @@ class Front:
         self._access = parts.access
         self._metrics = parts.metrics
         self._origins = parts.origins
-        self._has_events = parts.has_events
         self._numbers = itertools.count(1)
         self._prefix = secrets.token_hex(4)
 
@@ -178,7 +175,7 @@ class Front:
         query: bytes = scope["query_string"]
         if len(path) + len(query) > MAX_ADDRESS_BYTES:
             raise ProblemError(414, f"expected an address of at most {MAX_ADDRESS_BYTES} bytes")
-        if _is_large(headers) and not (self._has_events and scope["path"].startswith(events.PREFIX)):
+        if _is_large(headers) and not scope["path"].startswith(events.PREFIX):  # Events have limits of their own.
             raise ProblemError(413, f"expected a body of at most {MAX_BODY_BYTES} bytes", {"Connection": "close"})
         if self._origins and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
             await send({"type": "http.response.start", "status": 204, "headers": list(_PREFLIGHT)})

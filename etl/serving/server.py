@@ -26,6 +26,7 @@ from etl.errors import ExitCode, UsageError, reason_of
 from etl.ingestion.failed_store.store import FailedStore
 from etl.serving import keys
 from etl.serving.application import Extras, Limits, Service, application
+from etl.serving.connections import MOST_CONNECTIONS, guarded
 from etl.serving.events import OpenEvents
 from etl.serving.front import Front, Gate
 from etl.serving.gates import Keys, Loopback
@@ -38,7 +39,6 @@ from etl.settings import ServeSettings
 
 # How long requests in hand may take after SIGTERM, in seconds.
 DRAIN_SECONDS = 10
-_MAX_CONNECTIONS = 2_000
 _BACKLOG = 2_048
 # A client that reads nothing for so long is cut off.
 _UNREAD_SECONDS = 60
@@ -79,7 +79,7 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings, open_ev
         host, port = listener.getsockname()[:2]
         server = DrainingServer(_config(application(service, guard.gate, guard.tokens, origins)), service.stream.close)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        logging.getLogger("uvicorn").setLevel("WARNING")
+        logging.getLogger("uvicorn").setLevel("ERROR")  # Its warnings are one line for each wrong request.
         parsers = f"httptools {httptools.__version__}, websockets {websockets_version}"
         log.info("serving", address=address, database=database.name, parsers=parsers)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -111,7 +111,7 @@ def _replays(database: Database, config_dir: Path, settings: ServeSettings) -> R
 def _config(app: Front) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=guarded(),
         ws="websockets-sansio",
         lifespan="on",
         log_config=None,
@@ -119,7 +119,7 @@ def _config(app: Front) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         timeout_keep_alive=30,
-        limit_concurrency=_MAX_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS + 1,
         backlog=_BACKLOG,
     )
 

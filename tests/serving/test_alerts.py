@@ -11,16 +11,8 @@ import httpx
 import pytest
 import yaml
 
-from etl.collecting.access import Loopback
-from etl.collecting.buffers import Keep, Limits
-from etl.collecting.reading import SpoolStore
-from etl.collecting.receiving import Place, Receiver
-from etl.collecting.work import Loading, Work
-from etl.database.connecting import Database
-from etl.logs import Logs
-from etl.settings import LoadSettings
 from tests.support.checkout import ROOT
-from tests.support.definitions import SMALL_PARCELS
+from tests.support.receivers import receiver_in
 
 MONITORING = ROOT / "config" / "monitoring"
 
@@ -51,34 +43,17 @@ def test_expressions_use_metrics_of_the_service(client: httpx.Client, expression
 @pytest.mark.parametrize("expressions", [_of_alerts, _of_dashboard])
 def test_expressions_use_metrics_of_the_collector(tmp_path: Path, expressions: Any) -> None:
     """The same is true of those of events, whose metrics are known after an event and a refused request."""
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "datasets" / "parcels.toml").write_text(SMALL_PARCELS)
     _assert_known(list(expressions("collect")), asyncio.run(_metrics_of_a_collector(tmp_path)))
 
 
 async def _metrics_of_a_collector(folder: Path) -> str:
-    """Return the metrics of a collector that has accepted an event, and whose loader does not run."""
-    settings, database = LoadSettings(failed_dir=folder / "failed"), Database(conninfo="")
-    store = SpoolStore(folder=folder / "spool")
-    keep = Keep(seconds=1, bytes=1)
-    work = Work(
-        database=database,
-        config_dir=folder,
-        store=store,
-        settings=settings,
-        keep=keep,
-        refresh_seconds=0,
-        logs=Logs(format="json", level="error"),
-    )
-    place = Place(config_dir=folder, store=store, settings=settings, limits=Limits())
-    receiver = Receiver(database, place, Loopback(), Loading(work), 1 << 20)
-    transport = httpx.ASGITransport(receiver)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        assert (await client.post("/v1/events/parcels", json={"parcel_id": "A"})).status_code == 202
-        assert (await client.post("/v1/events/none", json={})).status_code == 404
-        text = (await client.get("/metrics")).text
-    receiver.buffers.close()
-    return text
+    """Return the metrics of a collector that has accepted an event and refused another; its loader does not run."""
+    with receiver_in(folder) as receiver:
+        transport = httpx.ASGITransport(receiver)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            assert (await client.post("/v1/events/parcels", json={"parcel_id": "A"})).status_code == 202
+            assert (await client.post("/v1/events/none", json={})).status_code == 404
+            return (await client.get("/metrics")).text
 
 
 def _assert_known(wanted: list[str], text: str) -> None:

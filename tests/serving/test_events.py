@@ -1,17 +1,59 @@
 """Events in the service: `etl serve --collect` takes them of operators, and loads them as `etl collect` does."""
 
+import asyncio
 import json
 import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from etl.serving.application import Extras, Limits, Service, application
+from etl.serving.gates import Loopback
+from etl.serving.identity import ANYONE, Identity
 from tests.support.definitions import SMALL_PARCELS
+from tests.support.receivers import NOWHERE, receiver_in
 from tests.support.services import serving
 from tests.support.site import Site
 from tests.support.waiting import until
 
 PARCELS = "/v1/events/parcels"
 JSON = {"Content-Type": "application/json"}
+
+
+class Role(Loopback):
+    """Lets the header X-Role say who asks."""
+
+    async def identify(self, _scope: Any, headers: Mapping[bytes, bytes]) -> Identity:
+        """Return who asks."""
+        return Identity(name="analyst", role="analyst") if headers.get(b"x-role") == b"analyst" else ANYONE
+
+
+def test_events_have_limits_of_their_own(tmp_path: Path) -> None:
+    """An operator may send more to the service than other requests have; others, and other pages, may not send."""
+
+    async def asked() -> list[int]:
+        with receiver_in(tmp_path) as receiver:
+            limits = Limits(connections=1, statement_seconds=1, kept_bytes=0, subscribers=1)
+            service = Service(NOWHERE, tmp_path, limits, has_access_log=False, extras=Extras(events=receiver))
+            transport = httpx.ASGITransport(application(service, Role()))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                events = [{"parcel_id": f"P{number}", "weight": number} for number in range(1_000)]
+                answers = [
+                    await client.post(PARCELS, json=events),
+                    await client.post(PARCELS, json=events, headers={"X-Role": "analyst"}),
+                    await client.post(PARCELS, json=events, headers={"Origin": "https://evil.example"}),
+                    await client.post(PARCELS, content=b" " * (2 << 20), headers=JSON),
+                    await client.post("/v1/failures/x/replay", json=events),
+                    await client.delete(PARCELS),
+                ]
+                assert answers[0].json()["events"] == 1_000
+                assert (answers[0].headers["x-frame-options"], "x-request-id" in answers[0].headers) == ("DENY", True)
+                return [answer.status_code for answer in answers]
+
+    assert asyncio.run(asked()) == [202, 403, 403, 413, 413, 405]
 
 
 @pytest.mark.slow
@@ -59,6 +101,6 @@ def test_a_service_without_events_says_so(site: Site) -> None:
     """Without `--collect` there are no events, and no spool is made."""
     site.run("precalculate")
     with serving(site) as service:
-        refused = service.client.post(PARCELS, json={})
+        refused = service.client.post(PARCELS, json=["x" * 100_000])
         assert (refused.status_code, "--collect" in refused.json()["detail"]) == (404, True)
     assert not (site.folder / ".etl" / "spool").exists()
