@@ -2,13 +2,12 @@
 -- table: analytics.late_shipments
 -- bucket: all
 -- fact logistics.shipments
--- fact etl.batches
 -- newest: logistics.shipments.created_at
 -- key: carrier, shipment_id
 -- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no, it is a key.
 -- column shipment_id: the shipment. Unit: text. Of: open shipments with a promised time before as_of. Null: never. Adds up: no, it is a key.
 -- column late_hours: hours from the promised time to as_of. Unit: hours, rounded to 6 places. Of: the shipment. Null: never. Adds up: no.
--- column as_of: newest event in the data: the latest creation, pick-up, delivery or update that is not after the newest load; a later one is in the future, and has a wrong date. Unit: instant. Of: all shipments. Null: all these times are in the future. Adds up: no, the same in all rows.
+-- column as_of: newest event in the data: the latest creation, pick-up, delivery or update that is not after the newest load of a shipment; a later one is in the future, and has a wrong date. Unit: instant. Of: all shipments. Null: all these times are in the future. Adds up: no, the same in all rows.
 -- column promised_at: promised time as it is now. Unit: instant. Of: the shipment. Null: never. Adds up: no.
 -- column first_promised_at: first promised time. Unit: instant. Of: the shipment. Null: never. Adds up: no.
 -- column created_at: creation. Unit: instant. Of: the shipment. Null: never. Adds up: no.

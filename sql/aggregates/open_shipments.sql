@@ -2,13 +2,12 @@
 -- table: analytics.open_shipments
 -- bucket: all
 -- fact logistics.shipments
--- fact etl.batches
 -- newest: logistics.shipments.created_at
 -- key: carrier, age_bucket, is_overdue
 -- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: open shipments. Null: never. Adds up: no, it is a key.
 -- column age_bucket: whole days of 24 hours from creation to as_of, 0-2 for a creation after it: 0-2, 3-7, 8-14, 15-30, 31-90 or 91+. Unit: days. Of: open shipments. Null: never. Adds up: no, it is a key.
 -- column is_overdue: whether the promised time was before as_of; false without a promised time. Unit: boolean. Of: open shipments. Null: never. Adds up: no, it is a key.
--- column as_of: newest event in the data: the latest creation, pick-up, delivery or update that is not after the newest load; a later one is in the future, and has a wrong date. Unit: instant. Of: all shipments. Null: all these times are in the future. Adds up: no, the same in all rows.
+-- column as_of: newest event in the data: the latest creation, pick-up, delivery or update that is not after the newest load of a shipment; a later one is in the future, and has a wrong date. Unit: instant. Of: all shipments. Null: all these times are in the future. Adds up: no, the same in all rows.
 -- column count_shipments: shipments that are neither delivered nor returned, lost or cancelled. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_picked_up: shipments with a pick-up time. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_unpromised: shipments without a promised time. Unit: number. Of: open shipments. Null: never. Adds up: yes.

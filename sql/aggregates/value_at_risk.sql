@@ -2,13 +2,12 @@
 -- table: analytics.value_at_risk
 -- bucket: all
 -- fact logistics.shipments
--- fact etl.batches
 -- newest: logistics.shipments.created_at
 -- key: carrier, destination_country, currency
 -- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: open shipments. Null: never. Adds up: no, it is a key.
 -- column destination_country: country of destination; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: open shipments. Null: never. Adds up: no, it is a key.
 -- column currency: currency of the declared values in capitals without outer blanks; (none) where the shipment names none. Unit: text. Of: open shipments. Null: never. Adds up: no, it is a key.
--- column as_of: newest event in the data: the latest creation, pick-up, delivery or update that is not after the newest load. Unit: instant. Of: all shipments. Null: all these times are in the future. Adds up: no, the same in all rows.
+-- column as_of: newest event in the data: the latest creation, pick-up, delivery or update that is not after the newest load of a shipment. Unit: instant. Of: all shipments. Null: all these times are in the future. Adds up: no, the same in all rows.
 -- column count_open: shipments that are neither delivered nor returned, lost or cancelled. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_valued: shipments with a declared value. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column sum_declared_value: declared value. Unit: amounts of the currency of the row, as in the data. Of: shipments of count_valued; 0 where there is none. Null: never. Adds up: yes.

@@ -43,7 +43,7 @@ def test_a_killed_load_of_several_datasets_is_resumed(
 
 def test_a_session_that_is_lost_while_it_waits_is_opened_again(site: Site) -> None:
     """A firewall ends the idle session of a dataset whose records come last: it is opened again, with its lock."""
-    put(site, document(100, 3_000, bad=0))  # one delivery can never load
+    put(site, document(400, 3_000, bad=0))  # one delivery can never load
     words = ["load", BOTH, FILE, "--json", "--no-precalculate", "--workers", "1", "--batch-rows", "50", *PATIENT]
     with site.gate("logistics.vehicle_logs", "in COPY") as gate:
         running = site.start(*words)
@@ -53,7 +53,7 @@ def test_a_session_that_is_lost_while_it_waits_is_opened_again(site: Site) -> No
         ended = running.ended()
     assert (ended.returncode, ends_of(ended)) == (1, LOADED | {"vehicle_logs": ("loaded", 0)}), ended.stderr
     assert_sound(site)
-    assert site.value("select count(*) from logistics.deliveries") == 99
+    assert site.value("select count(*) from logistics.deliveries") == 399
 
 
 @pytest.mark.slow

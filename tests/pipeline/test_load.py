@@ -96,7 +96,7 @@ def test_the_summary_has_its_shape(site: Site, tmp_path: Path) -> None:
     assert clean["dry_run"] is False
     total = json.loads(done.stdout.splitlines()[-1])
     precalculated = total.pop("precalculated")
-    assert [each["aggregate"] for each in precalculated] == ["data_quality", "vehicle_days"]
+    assert [each["aggregate"] for each in precalculated] == ["data_quality", "lane_emissions", "vehicle_days"]
     assert total == {"kind": "total", "exit_code": 1, "sources": 2}
 
 
@@ -396,7 +396,7 @@ def test_aggregates_are_refreshed_unless_disabled(site: Site, connection: Connec
     _array(tmp_path / "third.json", [log | {"log_id": "L3"}])
     query = "select count_trips from analytics.vehicle_days"
     done = site.run("load", "vehicle_logs", "first.json", "--json")
-    _, refreshed = json.loads(done.stdout.splitlines()[-1])["precalculated"]
+    *_, refreshed = json.loads(done.stdout.splitlines()[-1])["precalculated"]
     assert {name: type(value) for name, value in refreshed.items()} == {
         "aggregate": str,
         "buckets": int,
@@ -414,7 +414,7 @@ def test_aggregates_are_refreshed_unless_disabled(site: Site, connection: Connec
     assert site.run("load", "vehicle_logs", "third.json", "--no-precalculate").returncode == 0
     done = site.run("load", "vehicle_logs", "third.json")
     assert done.returncode == 0
-    assert "precalculated data_quality, vehicle_days in " in done.stdout
+    assert "precalculated data_quality, lane_emissions, vehicle_days in " in done.stdout
     assert connection.execute(query).fetchall() == [(3,)]
 
 
@@ -437,7 +437,7 @@ def test_a_person_reads_a_sentence(site: Site, tmp_path: Path) -> None:
     _array(tmp_path / "feed.json", [*vehicles(1, 1500), {"vehicle_id": "V002", "capacity_kg": -1}])
     done = site.run("load", "vehicles", "feed.json")
     line, precalculated = done.stdout.splitlines()
-    assert re.fullmatch(r"precalculated data_quality, vehicle_days in \d+\.\d s", precalculated)
+    assert re.fullmatch(r"precalculated data_quality, lane_emissions, vehicle_days in \d+\.\d s", precalculated)
     assert line.startswith("loaded_with_rejects vehicles from feed.json: 1,501 read, 1,500 loaded, 1 rejected in ")
     [run] = re.findall(r"1 wait in the failed store: cd \S+ && etl failed show --run (\S+)", line)
     listed = site.run("failed", "list", "--run", run, "--json")

@@ -299,7 +299,7 @@ def test_an_aggregate_of_the_ledger_is_not_refreshed_in_each_round(site: Site, m
         next(rounds)
         _load(site, "first", "2026-03-01")
         next(rounds)
-        assert (_days(site), pending()) == (["2026-03-01"], ["data_quality", "open_shipments", "value_at_risk"])
+        assert (_days(site), pending()) == (["2026-03-01"], ["data_quality"])
         monkeypatch.setattr(listener, "LEDGER_SECONDS", 0.0)
         next(rounds)
         assert pending() == []

@@ -65,8 +65,8 @@ def test_wrong_years_of_events_and_trips_are_counted(site: Site) -> None:
     assert found == [("tracking_events", 3, 2), ("vehicle_logs", 2, 1)]
 
 
-def test_the_future_begins_at_the_newest_load(site: Site) -> None:
-    """Time alone changes no aggregate; the next load of anything does, when a time is not in the future any more."""
+def test_the_future_begins_at_the_newest_load_of_a_shipment(site: Site) -> None:
+    """Neither time nor a load of others changes the newest event; the next load of a shipment does."""
     connection = site.connection
     _load(site, "some.ndjson", _shipment(1), _shipment(2))
     later = datetime(2026, 3, 20, tzinfo=UTC)
@@ -74,10 +74,14 @@ def test_the_future_begins_at_the_newest_load(site: Site) -> None:
     add(connection, "shipments", shipment_id="S9", carrier="A", created_at=START, updated_at=later)
     refreshed(connection, "open_shipments")
     assert {row[3] for row in _open(connection)} == {START + 2 * DAY}
+    _load(site, "other.ndjson", {"vehicle_id": "V1"}, dataset="vehicles")
     assert refreshed(connection, "open_shipments").buckets == 0
-    connection.execute("update etl.batches set loaded_at = %s", [later])
-    assert refreshed(connection, "open_shipments").buckets == 1
+    assert not verify(connection, *choose(["open_shipments"])).differences
+    _load(site, "more.ndjson", _shipment(3))
     assert {row[3] for row in _open(connection)} == {later}
+    connection.execute("set role etl_analyst")
+    assert connection.execute("select as_of from analytics.as_of()").fetchone() == (later,)
+    connection.execute("reset role")
 
 
 def test_facts_of_the_future_only_are_of_age_0(connection: Connection) -> None:

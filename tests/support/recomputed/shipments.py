@@ -148,9 +148,17 @@ INSTANTS = ("created_at", "picked_up_at", "delivered_at", "updated_at")
 
 
 def newest_event(facts: Facts) -> Any:
-    """Return the newest time of a shipment that is not after the newest load."""
-    newest_load = max(batch["loaded_at"] for batch in facts["etl.batches"])
-    times = (row[name] for row in facts["logistics.shipments"] for name in INSTANTS if row[name] is not None)
+    """Return the newest time of a shipment that is not after the newest load of a shipment."""
+    numbers = {row["run"]: row["number"] for row in facts["etl.runs"]}
+    loads = {
+        (numbers[batch["run"]], offset): batch["loaded_at"]
+        for batch in facts["etl.batches"]
+        for offset in batch["part_offsets"] or [batch["offset"]]
+    }
+    rows = facts["logistics.shipments"]
+    places = {(row["etl_run"], row["etl_batch"]) for row in rows}
+    newest_load = max(loads[place] for place in places & loads.keys())
+    times = (row[name] for row in rows for name in INSTANTS if row[name] is not None)
     return max((time for time in times if time <= newest_load), default=None)
 
 
