@@ -1,6 +1,7 @@
 """The writers of the formats of columns, Parquet and Arrow, for exports, reports and answers. Needs pyarrow."""
 
 import io
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -22,6 +23,11 @@ class ColumnarFile:
         self._month = month
         self._rows = 0
         self._writer = columnar_writer(file, schema, format)
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this machine in which the file is written."""
+        return self._file.path.parent
 
     def write(self, rows: pa.Table) -> None:
         """Write rows as one row group."""
