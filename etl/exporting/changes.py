@@ -17,6 +17,7 @@ from etl import queries
 from etl.errors import UsageError
 from etl.exporting.manifest import Manifest, Table
 from etl.exporting.subjects import Subject
+from etl.exporting.tables import without_month
 from etl.precalculation import installation, triggers
 from etl.precalculation.buckets import ALL, EVERYTHING, KINDS, BucketKind, BucketRange
 from etl.precalculation.pending import gather, take_buckets
@@ -147,7 +148,7 @@ def condition(subject: Subject, ranges: Sequence[BucketRange]) -> sql.Composable
     parts: list[sql.Composable] = [
         _SQL["within"].format(column=column, first=limit(each.first), until=limit(each.until)) for each in ranges
     ]
-    return sql.SQL(" or ").join([*parts, _SQL["without_month"].format(column=column)])
+    return sql.SQL(" or ").join([*parts, without_month(subject.month_of)])
 
 
 def is_within(month: str, ranges: Sequence[BucketRange]) -> bool:

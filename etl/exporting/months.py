@@ -9,15 +9,13 @@ from pyarrow import compute
 
 from etl.exporting.manifest import File
 from etl.exporting.server_columns import NO_MONTH
-from etl.exporting.writing import ColumnarFile
-
-GROUP_BYTES = 12 << 20
-"""Bytes of a row group. The description of each group stays in memory until its file is complete."""
+from etl.exporting.writing import GROUP_BYTES, ColumnarFile
 
 HELD_BYTES = 12 << 20
 """Bytes of rows of all months in memory that are no row group yet; more wait on the disk."""
 
 _WITHOUT = -(1 << 40)
+_END = 294_247 * 12  # as in the statement `without_month`
 _MOST_OPEN = 200
 """Files that are written at once: the limit of a process is often 1,024."""
 
@@ -71,6 +69,7 @@ class Months:
             return
         times = rows.column(self._column).combine_chunks()
         numbers = compute.add(compute.multiply(compute.year(times), 12), compute.subtract(compute.month(times), 1))
+        numbers = compute.if_else(compute.less(numbers, _END), numbers, _WITHOUT)
         numbers = compute.fill_null(numbers, _WITHOUT)
         counts = compute.value_counts(numbers)
         if len(counts) == 1:

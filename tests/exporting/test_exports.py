@@ -100,6 +100,7 @@ def test_values_that_arrow_does_not_have_are_kept_or_counted(site: Site) -> None
     site.ask("update logistics.hostile set no_number = 'NaN', of_day = '24:00', names = '{{a},{b}}' where id = 2")
     site.ask("update logistics.hostile set instant = 'infinity', local = '0044-03-15 12:00 BC' where id = 3")
     site.ask("update logistics.hostile set day = '12026-01-02' where id = 3")
+    site.ask("update logistics.hostile set local = '294276-12-31 23:59:59' where id = 4")
     done = site.run("export", "hostile", "--to", "out", "--partition", "month")
     assert done.returncode == 0
     [entry] = manifest_of(site.folder / "out")["tables"]
@@ -107,7 +108,8 @@ def test_values_that_arrow_does_not_have_are_kept_or_counted(site: Site) -> None
     texts = {name for name, column in stored.items() if column["stored"] == "string"}
     assert texts == {"longer", "no_number", "name", "names", "document", "of_day", "one"}
     assert {name: column["infinite_as_null"] for name, column in stored.items() if column["infinite_as_null"]} == {
-        "instant": 1
+        "instant": 1,
+        "local": 1,
     }
     assert "times_not_in_export" in done.stderr
     paths = paths_of(site.folder / "out", hostile_table.NAME)
