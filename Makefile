@@ -118,6 +118,10 @@ bench-nights: $(INSTALLED) ## what a second full export costs of which little ha
 bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five minutes, or BENCH='--records 20000'
 	@$(BIN)/python -m scripts.benchmark cliffs $(BENCH)
 
+.PHONY: bench-export
+bench-export: $(INSTALLED) ## compare an export with COPY to a file, in time and memory, and DuckDB over it with PostgreSQL: ten minutes
+	@$(BIN)/python scripts/bench_export.py
+
 .PHONY: bench-serve
 bench-serve: $(INSTALLED) ## compare the speed of the service with what it must reach, on sample data: two minutes; needs wrk
 	@$(BIN)/python scripts/bench_serve.py
