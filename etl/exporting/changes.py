@@ -77,11 +77,8 @@ class Changes:
     def begin(self) -> None:
         """See in the snapshot of the export whether the files at the place are those of the last one."""
         row = self._connection.execute(_SQL["last_export"], {"place": self._place}).fetchone()
-        before = self._before
-        # An export that was killed between its manifest and its commit left its changes pending.
-        self._is_continued = (
-            row is not None and before is not None and row[0] is not None and row[0] in {before.export, before.previous}
-        )
+        # Not so after an export that was killed between its manifest and its commit, or in a database of another time.
+        self._is_continued = row is not None and self._before is not None and row[0] == self._before.export
 
     def take(self, subject: Subject, version: int | None) -> Sequence[BucketRange] | None:
         """Take the changes of a table; return the months that are to be written, or None: all of it."""

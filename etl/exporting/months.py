@@ -11,7 +11,7 @@ from etl.exporting.manifest import File
 from etl.exporting.server_columns import NO_MONTH
 from etl.exporting.writing import GROUP_BYTES, ColumnarFile
 
-HELD_BYTES = 12 << 20
+HELD_BYTES = 8 << 20
 """Bytes of rows of all months in memory that are no row group yet; more wait on the disk."""
 
 _WITHOUT = -(1 << 40)
