@@ -122,6 +122,10 @@ bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five
 bench-collect: $(INSTALLED) ## compare the speed of the collector with what it must reach: five minutes; needs wrk
 	@$(BIN)/python scripts/bench_collect.py
 
+.PHONY: bench-export
+bench-export: $(INSTALLED) ## compare an export with COPY to a file, in time and memory, and DuckDB over it with PostgreSQL: ten minutes
+	@$(BIN)/python scripts/bench_export.py
+
 .PHONY: bench-serve
 bench-serve: $(INSTALLED) ## compare the speed of the service with what it must reach, on sample data: two minutes; needs wrk
 	@$(BIN)/python scripts/bench_serve.py

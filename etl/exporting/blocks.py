@@ -14,8 +14,8 @@ from pyarrow import csv
 
 from etl.exporting.columns import CarriedColumn
 
-BLOCK_BYTES = 1 << 20
-_WAITING = 2
+BLOCK_BYTES = 2 << 20
+_WAITING = 1
 
 
 class UnfitError(Exception):

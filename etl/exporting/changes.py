@@ -17,6 +17,7 @@ from etl import queries
 from etl.errors import UsageError
 from etl.exporting.manifest import Manifest, Table
 from etl.exporting.subjects import Subject
+from etl.exporting.tables import without_month
 from etl.precalculation import installation, triggers
 from etl.precalculation.buckets import ALL, EVERYTHING, KINDS, BucketKind, BucketRange
 from etl.precalculation.pending import gather, take_buckets
@@ -76,11 +77,8 @@ class Changes:
     def begin(self) -> None:
         """See in the snapshot of the export whether the files at the place are those of the last one."""
         row = self._connection.execute(_SQL["last_export"], {"place": self._place}).fetchone()
-        before = self._before
-        # An export that was killed between its manifest and its commit left its changes pending.
-        self._is_continued = (
-            row is not None and before is not None and row[0] is not None and row[0] in {before.export, before.previous}
-        )
+        # Not so after an export that was killed between its manifest and its commit, or in a database of another time.
+        self._is_continued = row is not None and self._before is not None and row[0] == self._before.export
 
     def take(self, subject: Subject, version: int | None) -> Sequence[BucketRange] | None:
         """Take the changes of a table; return the months that are to be written, or None: all of it."""
@@ -147,7 +145,7 @@ def condition(subject: Subject, ranges: Sequence[BucketRange]) -> sql.Composable
     parts: list[sql.Composable] = [
         _SQL["within"].format(column=column, first=limit(each.first), until=limit(each.until)) for each in ranges
     ]
-    return sql.SQL(" or ").join([*parts, _SQL["without_month"].format(column=column)])
+    return sql.SQL(" or ").join([*parts, without_month(subject.month_of)])
 
 
 def is_within(month: str, ranges: Sequence[BucketRange]) -> bool:

@@ -55,14 +55,11 @@ def make_view(connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequen
 def make_table(connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[str]) -> None:
     """Store the rows of files in a table, with the comments of PostgreSQL."""
     run(connection, _selected("make_table", table, paths))
-    name = identifier(table)
-    if table.comment:
-        run(connection, _SQL["comment_on_table"].format(table=name, comment=sql.Literal(table.comment)))
-    for column in table.columns:
-        if column.comment:
-            of_table = sql.Identifier(*table.table.split(".", 1), column.name)
-            comment = sql.Literal(column.comment)
-            run(connection, _SQL["comment_on_column"].format(column=of_table, comment=comment))
+    columns = [(sql.Identifier(*table.table.split(".", 1), column.name), column.comment) for column in table.columns]
+    comments = [("table", identifier(table), table.comment), *(("column", *each) for each in columns)]
+    for kind, name, comment in comments:
+        if comment:
+            run(connection, _SQL["comment"].format(kind=sql.SQL(kind), name=name, comment=sql.Literal(comment)))
 
 
 def make_view_of(connection: duckdb.DuckDBPyConnection, table: Table, rows: Any) -> None:

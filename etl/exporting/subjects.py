@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -84,6 +84,13 @@ def described(
     aggregates = {aggregate.table: aggregate for aggregate in catalogue.readable(config_dir)}
     definitions = datasets.readable(config_dir)
     return [_described(connection, name, aggregates, definitions, by_month=by_month) for name in names]
+
+
+def of_columns(connection: psycopg.Connection, name: str, columns: Sequence[str]) -> Subject:
+    """Return some columns of a table, in this order."""
+    whole = _described(connection, name, {}, (), by_month=False)
+    by_name = {column.name: column for column in whole.columns}
+    return replace(whole, columns=tuple(by_name[column] for column in columns))
 
 
 def _described(

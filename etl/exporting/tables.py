@@ -124,7 +124,7 @@ def _forms(
     all_digits = digits(connection, subject, subject.columns, is_sampled=False)
     if all_digits != sampled:
         yield [plain(column, all_digits.get(column.name)) for column in subject.columns], {}
-    odd = _odd(connection, subject)
+    odd = count_odd(connection, subject)
     yield [guarded(column, all_digits.get(column.name), odd.get(column.name, 0)) for column in subject.columns], odd
 
 
@@ -140,7 +140,7 @@ def _kept_forms(
         yield [kept(column, stored[column.name], is_guarded=False) for column in subject.columns], {}
     yield (
         [kept(column, stored[column.name], is_guarded=True) for column in subject.columns],
-        _odd(connection, subject),
+        count_odd(connection, subject),
     )
 
 
@@ -180,9 +180,10 @@ def _sample(connection: psycopg.Connection, subject: Subject) -> sql.Composable:
     return _SQL["sample"].format(percent=sql.Literal(100 * _SAMPLED_PAGES / pages))
 
 
-def _odd(connection: psycopg.Connection, subject: Subject) -> dict[str, int]:
+def count_odd(connection: psycopg.Connection, subject: Subject) -> dict[str, int]:
     """Count the values of each column that Arrow does not have, where there are such values."""
-    kinds = {"time": "odd_time_of_day"} | dict.fromkeys(TIMES, "odd_time") | dict.fromkeys(ARRAYS, "odd_array")
+    kinds = dict.fromkeys(TIMES, "odd_time") | {"date": "odd_day", "time": "odd_time_of_day"}
+    kinds |= dict.fromkeys(ARRAYS, "odd_array")
     counted = [column for column in subject.columns if column.kind in kinds]
     if not counted:
         return {}
@@ -271,12 +272,17 @@ def _months(
     ).fetchall()
     for name, first, until in rows:
         if name is None:
-            yield NO_MONTH, _SQL["without_month"].format(column=column)
+            yield NO_MONTH, without_month(subject.month_of)
         else:
             yield (
                 name,
                 _SQL["within"].format(column=column, first=sql.Literal(first), until=sql.Literal(until)),
             )
+
+
+def without_month(column: ServerColumn) -> sql.Composable:
+    """Return the condition of the rows without a month."""
+    return _SQL["without_month"].format(column=column.identifier)
 
 
 def _copy(

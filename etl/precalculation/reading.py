@@ -140,19 +140,6 @@ def read_csv(connection: psycopg.Connection, subject: Subject, limit: int | None
         yield from map(bytes, blocks)
 
 
-def types(connection: psycopg.Connection, subject: Subject) -> list[str]:
-    """Return the PostgreSQL type of each column, in their order."""
-    cursor = connection.execute(_statement(_SQL["rows"], subject, 0))
-    return [column.type_display for column in cursor.description or ()]
-
-
-def digits(connection: psycopg.Connection, subject: Subject, column: str) -> tuple[int, int]:
-    """Return the most digits that a numeric column has before and after the point."""
-    query = _SQL["digits"].format(table=subject.identifier, column=sql.Identifier(column))
-    row = connection.execute(query).fetchone()
-    return (row[0] or 1, row[1] or 0) if row else (1, 0)
-
-
 def _statement(query: sql.SQL, subject: Subject, limit: int | None) -> sql.Composed:
     return query.format(
         columns=sql.SQL(", ").join(sql.Identifier(name) for name, _ in subject.columns),

@@ -1,21 +1,18 @@
 """Reports as CSV, JSON or Parquet: all rows and all digits, in constant memory."""
 
-from itertools import islice
-from typing import Any, BinaryIO
+from importlib.util import find_spec
+from typing import BinaryIO
 
 import msgspec
 import psycopg
 import structlog
+from psycopg import sql
 
 from etl.errors import UsageError
 from etl.precalculation import reading
 from etl.precalculation.reading import Subject
-from etl.report import times
 
 log = structlog.get_logger(__name__)
-
-_ROWS_A_GROUP = 50_000
-_MOST_DIGITS = 76  # of a Parquet decimal
 
 
 def write_csv(connection: psycopg.Connection, subject: Subject, limit: int | None, output: BinaryIO) -> None:
@@ -32,70 +29,22 @@ def write_json(connection: psycopg.Connection, subject: Subject, limit: int | No
 
 
 def write_parquet(connection: psycopg.Connection, subject: Subject, limit: int | None, output: BinaryIO) -> None:
-    """Write Parquet. A numeric column becomes a decimal with the digits that it needs, and comments become metadata.
+    """Write Parquet with the types of an export; comments become metadata.
 
-    An infinite time, and one beyond the year 294,246, becomes null; a line of the log counts these values.
-    Raises UsageError when pyarrow is missing, and for a number with more digits than Parquet can hold.
+    An infinite time becomes null; a line of the log counts these values. Raises UsageError when pyarrow is missing.
     """
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra, of 170 MB
-        from pyarrow import parquet  # noqa: PLC0415 - of the same extra
-    except ImportError as error:
-        raise UsageError("Parquet needs pyarrow, which is not installed", hint="pip install pyarrow") from error
-    kinds = [
-        _kind(pa, connection, subject, name, kind)
-        for (name, _), kind in zip(subject.columns, reading.types(connection, subject), strict=True)
-    ]
-    fields = [
-        pa.field(name, kind, metadata={"comment": comment}) if comment else pa.field(name, kind)
-        for (name, comment), kind in zip(subject.columns, kinds, strict=True)
-    ]
-    schema = pa.schema(fields, metadata={"table": f"analytics.{subject.name}", "grain": subject.grain})
-    lost = dict.fromkeys((name for name, _ in subject.columns), 0)
-    rows = reading.read(connection, subject, limit)
-    with parquet.ParquetWriter(output, schema) as writer:
-        while group := list(islice(rows, _ROWS_A_GROUP)):
-            columns = [
-                pa.array([_value(row[place], kind) for row in group], type=kind) for place, kind in enumerate(kinds)
-            ]
-            for place, name in enumerate(lost):
-                lost[name] += columns[place].null_count - sum(row[place] is None for row in group)
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    if find_spec("pyarrow") is None:
+        raise UsageError("Parquet needs pyarrow, which is not installed", hint="pip install pyarrow")
+    from etl.exporting import single  # noqa: PLC0415 - it needs pyarrow
+
+    table = f"analytics.{subject.name}"
+    lost = single.write_parquet(
+        connection,
+        table,
+        [name for name, _ in subject.columns],
+        {"order": subject.order, "limit": sql.Literal(limit)},
+        output,
+        {"table": table, "grain": subject.grain},
+    )
     for name, count in lost.items():
-        if count:
-            log.warning("times_not_in_parquet", table=f"analytics.{subject.name}", column=name, values=count)
-
-
-def _kind(pa: Any, connection: psycopg.Connection, subject: Subject, name: str, kind: str) -> Any:
-    if kind == "numeric":
-        before, after = reading.digits(connection, subject, name)
-        if before + after > _MOST_DIGITS:
-            raise UsageError(
-                f"analytics.{subject.name}.{name} needs {before + after} digits, Parquet has at most {_MOST_DIGITS}",
-                hint="use --format csv, or choose other columns by --columns",
-            )
-        return (pa.decimal128 if before + after <= 38 else pa.decimal256)(max(before + after, 1), after)
-    types = {
-        "smallint": pa.int16(),
-        "int2": pa.int16(),
-        "int4": pa.int32(),
-        "int8": pa.int64(),
-        "integer": pa.int32(),
-        "bigint": pa.int64(),
-        "float8": pa.float64(),
-        "bool": pa.bool_(),
-        "date": pa.date32(),
-        "timestamptz": pa.timestamp("us", tz="UTC"),
-    }
-    return types.get(kind, pa.string())
-
-
-def _value(value: Any, kind: Any) -> Any:
-    """Return a value as pyarrow takes it; a time that neither Python nor Parquet can hold is null."""
-    if value is None:
-        return None
-    if str(kind) == "string":
-        return str(value)
-    if not isinstance(value, str):
-        return value
-    return times.days(value) if str(kind).startswith("date32") else times.microseconds(value)
+        log.warning("times_not_in_parquet", table=table, column=name, values=count)

@@ -12,6 +12,18 @@ from etl.serving.tables import Column
 _MOST_DIGITS = 76
 _FEW_DIGITS = 38
 
+# The names of types in the catalogue of PostgreSQL, by the names in its messages.
+_KINDS = {
+    "smallint": "int2",
+    "integer": "int4",
+    "bigint": "int8",
+    "real": "float4",
+    "double precision": "float8",
+    "boolean": "bool",
+    "date": "date",
+    "timestamp with time zone": "timestamptz",
+}
+
 
 def is_installed() -> bool:
     """Return whether pages can be written in these formats."""
@@ -24,39 +36,24 @@ def body_of(columns: Sequence[Column], rows: Sequence[Sequence[Any]], format: st
     Raises ProblemError for a number with more digits than the formats can hold.
     """
     import pyarrow as pa  # noqa: PLC0415 - 0.2 s and 50 MB for those who ask for it
-    from pyarrow import parquet  # noqa: PLC0415 - the same
+
+    from etl.exporting.columns import stored_type  # noqa: PLC0415 - the same
+    from etl.exporting.writing import columnar_writer  # noqa: PLC0415 - the same
 
     fields, arrays = [], []
     for place, column in enumerate(columns):
         values = [row[place] for row in rows]
-        kind = _kind(pa, column, values)
+        if column.kind == "numeric":
+            kind = _decimal(pa, column, [value for value in values if value is not None])
+        else:
+            kind = stored_type(_KINDS.get(column.kind, "text"))
         fields.append(pa.field(column.name, kind, metadata={"comment": column.comment}))
         arrays.append(pa.array(values, type=kind))
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
     output = io.BytesIO()
-    if format == "parquet":
-        parquet.write_table(table, output)
-    else:
-        with pa.ipc.new_stream(output, table.schema) as writer:
-            writer.write_table(table)
+    with columnar_writer(output, table.schema, "parquet" if format == "parquet" else "arrow-stream") as writer:
+        writer.write_table(table)
     return output.getvalue()
-
-
-def _kind(pa: Any, column: Column, values: Sequence[Any]) -> Any:
-    """Return the type of a column; a numeric one has the digits that its values need."""
-    if column.kind == "numeric":
-        return _decimal(pa, column, [value for value in values if value is not None])
-    kinds = {
-        "smallint": pa.int16(),
-        "integer": pa.int32(),
-        "bigint": pa.int64(),
-        "real": pa.float32(),
-        "double precision": pa.float64(),
-        "boolean": pa.bool_(),
-        "date": pa.date32(),
-        "timestamp with time zone": pa.timestamp("us", tz="UTC"),
-    }
-    return kinds.get(column.kind, pa.string())
 
 
 def _decimal(pa: Any, column: Column, values: Sequence[Decimal]) -> Any:

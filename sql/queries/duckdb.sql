@@ -22,13 +22,9 @@ create view {table} as select {columns} from {rows};
 -- Store the rows of a table.
 create table {table} as select {columns} from {rows};
 
--- name: comment_on_table
--- Keep the comment of a table.
-comment on table {table} is {comment};
-
--- name: comment_on_column
--- Keep the comment of a column.
-comment on column {column} is {comment};
+-- name: comment
+-- Keep the comment of a table or of a column.
+comment on {kind} {name} is {comment};
 
 -- name: parquet_files
 -- The rows of files. The names of their folders are no columns.

@@ -78,7 +78,11 @@ tablesample system ({percent}) repeatable (0)
 select {columns} from {table} as exported;
 
 -- name: odd_time
--- An infinite time.
+-- An infinite time, or one of the last 30 years of PostgreSQL: more microseconds than 64 bits hold.
+count(*) filter (where not isfinite({column}) or {column} >= '294247-01-01')
+
+-- name: odd_day
+-- An infinite day.
 count(*) filter (where not isfinite({column}))
 
 -- name: odd_time_of_day
@@ -93,13 +97,17 @@ count(*) filter (where array_ndims({column}) > 1 or array_lower({column}, 1) <> 
 -- Send rows as CSV.
 copy (select {columns} from {table} as exported where {condition}) to stdout (format csv);
 
+-- name: copy_ordered
+-- Send the first rows of an order as CSV.
+copy (select {columns} from {table} as exported order by {order} limit {limit}) to stdout (format csv);
+
 -- name: copy_with_header
 -- Send rows as CSV with the names of the columns.
 copy (select {columns} from {table} as exported where {condition}) to stdout (format csv, header true);
 
 -- name: microseconds
 -- A finite time as microseconds since 1970; the CSV of a year after 9999 or before 1 is not read.
-case when isfinite({column}) then (extract(epoch from {column}) * 1000000)::bigint end
+case when isfinite({column}) and {column} < '294247-01-01' then (extract(epoch from {column}) * 1000000)::bigint end
 
 -- name: days
 -- A finite day as days since 1970.
@@ -113,7 +121,7 @@ select
     month::text,
     (month + interval '1 month')::text
 from (
-    select distinct case when isfinite({column}) then date_trunc('month', {column}::timestamp) end
+    select distinct case when isfinite({column}) and {column} < '294247-01-01' then date_trunc('month', {column}::timestamp) end
     from {table} as exported
     where {condition}
 ) as months (month)
@@ -124,8 +132,8 @@ order by month;
 ({column} >= {first} and {column} < {until})
 
 -- name: without_month
--- The rows without a month: the time is null or infinite.
-({column} is null or {column} in ('infinity', '-infinity'))
+-- The rows without a month: the time is null or infinite, or later than 64 bits of microseconds reach.
+({column} is null or {column} = '-infinity' or {column} >= '294247-01-01')
 
 -- name: is_readable
 -- Return whether the user may read a table, which may be missing.

@@ -28,7 +28,3 @@ copy (select {columns} from {table} order by {order} limit {limit}) to stdout (f
 -- name: count_rows
 -- Count the rows of a table.
 select count(*) from {table};
-
--- name: digits
--- Return the most digits of a numeric column before and after the point; null for a column without a value.
-select max(length(trunc(abs({column}))::text)), max(scale({column})) from {table};

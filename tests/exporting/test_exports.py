@@ -15,6 +15,7 @@ import pytest
 from psycopg import sql
 from pyarrow import parquet
 
+from etl.exporting import blocks, months
 from tests.support import hostile_table
 from tests.support.hostile_table import ROWS, expected
 from tests.support.site import Site
@@ -99,6 +100,7 @@ def test_values_that_arrow_does_not_have_are_kept_or_counted(site: Site) -> None
     site.ask("update logistics.hostile set no_number = 'NaN', of_day = '24:00', names = '{{a},{b}}' where id = 2")
     site.ask("update logistics.hostile set instant = 'infinity', local = '0044-03-15 12:00 BC' where id = 3")
     site.ask("update logistics.hostile set day = '12026-01-02' where id = 3")
+    site.ask("update logistics.hostile set local = '294276-12-31 23:59:59' where id = 4")
     done = site.run("export", "hostile", "--to", "out", "--partition", "month")
     assert done.returncode == 0
     [entry] = manifest_of(site.folder / "out")["tables"]
@@ -106,7 +108,8 @@ def test_values_that_arrow_does_not_have_are_kept_or_counted(site: Site) -> None
     texts = {name for name, column in stored.items() if column["stored"] == "string"}
     assert texts == {"longer", "no_number", "name", "names", "document", "of_day", "one"}
     assert {name: column["infinite_as_null"] for name, column in stored.items() if column["infinite_as_null"]} == {
-        "instant": 1
+        "instant": 1,
+        "local": 1,
     }
     assert "times_not_in_export" in done.stderr
     paths = paths_of(site.folder / "out", hostile_table.NAME)
@@ -161,3 +164,22 @@ def test_wrong_names_rights_and_places_are_errors(site: Site, tmp_path: Path) ->
     assert site.run("export", "vehicles", "--to", tmp_path / "file").returncode == 2
     assert "cannot be written to http://" in site.run("export", "vehicles", "--to", "http://example.com/x").stderr
     assert not (site.folder / "out" / "manifest.json").exists()
+
+
+def test_rows_of_many_months_are_few_row_groups(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows whose months alternate wait on the disk until they are a row group, and none is lost or doubled."""
+    monkeypatch.setattr(months, "HELD_BYTES", 200_000)
+    monkeypatch.setattr(months, "GROUP_BYTES", 1_000_000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 50_000)
+    site.ask("create table logistics.stops (id integer, day date, filler text)")
+    site.ask("create index on logistics.stops (day)")
+    site.ask(
+        "insert into logistics.stops select id, date '2026-01-01' + id * 31 % 365, repeat(md5(id::text), 4)"
+        " from generate_series(1, 60000) id"
+    )
+    assert site.run("export", "stops", "--to", "out", "--partition", "month").returncode == 0
+    paths = paths_of(site.folder / "out", "logistics.stops")
+    groups = [parquet.ParquetFile(path).metadata.num_row_groups for path in paths]
+    assert (len(groups), max(groups)) == (12, 1)
+    rows = duckdb.read_parquet(paths, hive_partitioning=False).aggregate("count(*), sum(id), count(distinct id)")
+    assert rows.fetchall() == [(60000, 60000 * 60001 // 2, 60000)]
