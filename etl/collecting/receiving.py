@@ -149,7 +149,7 @@ class Receiver:
         try:
             with closing(self._place.store.reader()) as reader:
                 return list(waiting_in(reader, loaded_to))
-        except UnreadableError:
+        except (FileNotFoundError, UnreadableError):
             return []
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

@@ -68,7 +68,7 @@ class Lag:
 
     @property
     def events(self) -> int:
-        """The events of the ended segments that are not loaded."""
+        """The durable events that are not loaded."""
         return int(self._counts[2])
 
     @property
