@@ -10,9 +10,7 @@ import pytest
 from psycopg import sql
 from pyarrow import parquet
 
-from etl.precalculation.catalogue import choose
-from etl.precalculation.refresh import refresh
-from etl.report import display, times
+from etl.report import display
 from tests.support.checkout import ROOT
 from tests.support.commands import RunEtl
 from tests.support.faults import Connection
