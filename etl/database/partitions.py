@@ -12,6 +12,7 @@ from etl.errors import UsageError
 from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("partitions")
+_TABLES = queries.load("tables")
 _AHEAD = {"month": "3 months", "day": "14 days"}
 """The time for which partitions are made before a row needs them."""
 
@@ -54,7 +55,7 @@ def install(connection: psycopg.Connection, dataset: Dataset) -> None:
                 f"the table {table.name} is not partitioned by {table.partition_by}, and it cannot be changed to that",
                 hint=f"load into a table of another name, or remove partition_by from {dataset.path}",
             )
-        connection.execute(_SQL["note_lost"])
+        connection.execute(queries.load("precalculation")["note_lost_partitions"])
         names = {"fact": table.name, "column": table.partition_by, "every": table.partition_every}
         connection.execute(_SQL["list_fact"], names)
         connection.execute(_SQL["make_ahead"], {**names, "ahead": _AHEAD[table.partition_every]})
@@ -91,7 +92,7 @@ def rows_of(connection: psycopg.Connection, partition: Partition) -> int:
     """Count the rows of a partition."""
     if partition.state == "gone":
         return 0
-    [(count,)] = connection.execute(_SQL["count_rows"].format(partition=partition.identifier)).fetchall()
+    [(count,)] = connection.execute(queries.load("reading")["count_rows"].format(table=partition.identifier)).fetchall()
     return int(count)
 
 
@@ -109,5 +110,5 @@ def remove(connection: psycopg.Connection, partition: Partition) -> None:
     elif partition.state == "detaching":
         connection.execute(_SQL["finish_detaching"].format(**names))
     with connection.transaction():
-        connection.execute(_SQL["drop"].format(**names))
+        connection.execute(_TABLES["drop"].format(table=partition.identifier))
         connection.execute(_SQL["forget"], {"fact": partition.fact, "name": partition.name})

@@ -76,7 +76,7 @@ def draw(connection: psycopg.Connection, request: ReportRequest) -> TerminalRepo
     """
     with reading.snapshot(connection, _aggregates(request)):
         subject = _subject(connection, request)
-        rows = list(reading.read(connection, subject, request.limit or ROWS_OF_A_TABLE))
+        rows = list(reading.read(connection, subject, _most_rows(request)))
         columns = [name for name, _ in subject.columns]
         return TerminalReport(
             title=_title(connection, request),
@@ -86,6 +86,11 @@ def draw(connection: psycopg.Connection, request: ReportRequest) -> TerminalRepo
             is_number=display.numeric_columns(rows, len(columns)),
             count_all=reading.count_rows(connection, subject),
         )
+
+
+def _most_rows(request: ReportRequest) -> int | None:
+    """Return how many rows a terminal shows at most; the list of the aggregates is not cut."""
+    return request.limit or (ROWS_OF_A_TABLE if request.aggregate is not None else None)
 
 
 def write(

@@ -20,6 +20,7 @@ AGGREGATES = tuple(sorted({*tiles.AGGREGATES, *(name for topic in SECTIONS for n
 """The aggregates that the page is read from."""
 
 _SQL = queries.load("report")
+_HAS_ROWS = queries.load("copying")["has_rows"]
 
 
 def read(
@@ -56,6 +57,6 @@ def _has_facts(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
     """Return whether a table that an aggregate reads has a row."""
     return any(
         queries.one(connection, _SQL["is_made"], {"table": fact.table})["is_made"]
-        and queries.one(connection, _SQL["has_rows"].format(table=fact.identifier))["has_rows"]
+        and queries.one(connection, _HAS_ROWS.format(table=fact.identifier))["has_rows"]
         for fact in aggregate.facts
     )

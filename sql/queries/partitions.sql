@@ -18,10 +18,6 @@ insert into etl.partitioned_facts (fact, column_name, every) values (%(fact)s, %
 on conflict (fact) do update set column_name = excluded.column_name, every = excluded.every
 where (partitioned_facts.column_name, partitioned_facts.every) is distinct from (excluded.column_name, excluded.every);
 
--- name: note_lost
--- Forget partitions that a person dropped, perhaps with their table.
-select etl.note_lost_partitions();
-
 -- name: make_ahead
 -- Make the partitions of today and of the time that follows.
 select etl.make_partitions(
@@ -71,10 +67,6 @@ order by first_day, partitions.fact;
 -- Note that a partition is removed by intention: its rows are deleted first, and so its changes are noted.
 update etl.partitions set is_removed = true where fact = %(fact)s and name = %(name)s;
 
--- name: count_rows
--- Count the rows of a partition.
-select count(*) from {partition};
-
 -- name: empty
 -- Delete the rows of a partition by the name of its table: its triggers note which buckets change.
 delete from {table} where {column} >= {first} and {column} < {until};
@@ -86,10 +78,6 @@ alter table {table} detach partition {partition} concurrently;
 -- name: finish_detaching
 -- Finish a detaching that was cut off.
 alter table {table} detach partition {partition} finalize;
-
--- name: drop
--- Drop a detached partition.
-drop table if exists {partition};
 
 -- name: forget
 -- Forget a partition that is dropped.

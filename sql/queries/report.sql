@@ -500,6 +500,3 @@ limit %(most)s;
 -- Return whether a table exists.
 select to_regclass(%(table)s) is not null as is_made;
 
--- name: has_rows
--- Return whether a table has a row.
-select exists (select from {table}) as has_rows;

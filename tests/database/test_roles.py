@@ -51,10 +51,10 @@ def test_a_loader_loads_refreshes_and_verifies(logins: dict[str, Connection]) ->
         loader.execute(
             "insert into logistics.shipments "
             "(shipment_id, log_id, created_at, picked_up_at, promised_at, etl_run, etl_batch, etl_place) "
-            "values (%s, %s, %s, %s, %s, 1, 0, 1)",
-            [day] * 5,
+            "values (%s, %s, %s, %s, '2026-02-28', 1, 0, 1)",
+            [day] * 4,
         )
-        for code in ("PICKED_UP", "EXCEPTION", "DELIVERED"):
+        for code in ("PICKED_UP", "HUB_ARRIVED", "EXCEPTION", "DELIVERED"):
             loader.execute(
                 "insert into logistics.tracking_events "
                 "(event_id, shipment_id, event_code, occurred_at, etl_run, etl_batch, etl_place) "

@@ -36,6 +36,7 @@ def test_each_role_may_do_what_it_may(guarded: RunningService, demo: Site) -> No
         "/v1/openapi.json": (ok, ok, ok),
         "/v1/freshness": (ok, ok, ok),
         "/v1/facts": (ok, ok, ok),
+        "/v1/lanes/%5B%22DE%22,%22none%22,%22DE%22,%22none%22%5D/similar": (none, none, none),
         "/v1/identity": (ok, ok, ok),
         "/docs": (ok, ok, ok),
         "/v1/runs": (no, ok, ok),

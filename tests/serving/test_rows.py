@@ -219,7 +219,12 @@ def test_pages_are_read_in_the_order_of_the_primary_key(demo: Site) -> None:
             ).fetchall()
             columns = {name: Column(name=name, type=kind, comment="", is_indexed=True) for name, kind in rows}
             table = Table(aggregate=aggregate, columns=columns, has_policies=False)
-            samples = {"date": "2024-05-01", "boolean": "true", "timestamp with time zone": "2024-05-01"}
+            samples = {
+                "integer": "7",
+                "date": "2024-05-01",
+                "boolean": "true",
+                "timestamp with time zone": "2024-05-01",
+            }
             key = [samples.get(columns[name].type, "x") for name in aggregate.key]
             for descending in (False, True):
                 token = filters.token_of(table.name, key, descending=descending)
