@@ -14,7 +14,7 @@ from pyarrow import csv
 
 from etl.exporting.columns import CarriedColumn
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 4 << 20
 _WAITING = 1
 
 
