@@ -63,6 +63,15 @@ def _claim(words: tuple[int, ...], journey: Journey, cents: int) -> str:
     return f'"claim":{{"amount":{amount // 100}.{amount % 100:02d},"claimed_at":{_instant(claimed)}}},'
 
 
+def _items(words: tuple[int, ...], vehicle: int | None) -> list[tuple[str, int, int, int]]:
+    """Return the items of a shipment; those on a vehicle fill it."""
+    lines = ITEM_COUNTS[words[12] & 15]
+    if vehicle is None:
+        return [ITEMS[word & 4095] for word in words[16 : 16 + lines]]
+    load = LOADS[vehicle * 7 & 15][lines]
+    return [load[word & 127] for word in words[16 : 16 + lines]]
+
+
 def _shipment(number: int, seed: int, sizes: Sizes) -> str:
     words = words_of("shipments", seed, number)
     journey = journey_of(words, number, sizes)
@@ -70,12 +79,7 @@ def _shipment(number: int, seed: int, sizes: Sizes) -> str:
     status, last = state_of(words, journey)
     picked_up = "null" if status in ("created", "cancelled") else _instant(journey.picked_up)
     log_id = f'"log_id":"LOG-{log:07d}",' if log else '"log_id":null,' if words[10] & 1 else ""
-    lines = ITEM_COUNTS[words[12] & 15]
-    if log:
-        load = LOADS[vehicle * 7 & 15][lines]
-        items = [load[word & 127] for word in words[16 : 16 + lines]]
-    else:
-        items = [ITEMS[word & 4095] for word in words[16 : 16 + lines]]
+    items = _items(words, vehicle if log else None)
     quantity = grams = cents = 0
     texts = []
     for text, units, weight, price in items:

@@ -143,7 +143,6 @@ def _hubs(answers: Answers) -> Section:
 def _exceptions(answers: Answers) -> Section:
     weeks, most = answers.periods.weeks, "the most frequent ones"
     by_week, codes = answers.rows(_SQL["exceptions_by_week"]), answers.rows(_SQL["exceptions_by_code"])
-    carriers = answers.rows(_SQL["exceptions_by_carrier"])
     chart = Times(
         label="Exceptions by code",
         unit="exceptions",
@@ -161,6 +160,18 @@ def _exceptions(answers: Answers) -> Section:
         rows=codes,
         cut=cut(codes, "codes", most),
     )
+    return Section(
+        title="Exceptions",
+        note=f"By week of the exception, from Monday (UTC).{answers.unfinished('week')}",
+        charts=[chart] if by_week else (),
+        tables=[table for table in (by_code, *_exceptions_of_carriers(answers, most)) if table.rows],
+        empty="No exception in these weeks.",
+    )
+
+
+def _exceptions_of_carriers(answers: Answers, most: str) -> tuple[Table, Table]:
+    """Return the exceptions by carrier, and by carrier and code."""
+    carriers = answers.rows(_SQL["exceptions_by_carrier"])
     pairs = answers.rows(_SQL["exceptions_by_carrier_and_code"])
     by_pair = Table(
         caption=f"Exceptions by carrier and code, of shipments {answers.mature_months}",
@@ -174,13 +185,7 @@ def _exceptions(answers: Answers) -> Section:
         rows=carriers,
         cut=cut(carriers, "carriers", "those with most exceptions"),
     )
-    return Section(
-        title="Exceptions",
-        note=f"By week of the exception, from Monday (UTC).{answers.unfinished('week')}",
-        charts=[chart] if by_week else (),
-        tables=[table for table in (by_code, by_carrier, by_pair) if table.rows],
-        empty="No exception in these weeks.",
-    )
+    return by_carrier, by_pair
 
 
 def _cost(answers: Answers) -> Section:

@@ -13,7 +13,7 @@ from tests.support.faults import Connection
 from tests.support.site import Site
 from tests.support.waiting import until
 
-RECORDS = 200
+RECORDS = 400
 
 REFRESH = "select pg_advisory_lock(hashtextextended('etl:refresh:daily_shipments', 0))"
 

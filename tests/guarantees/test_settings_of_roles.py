@@ -16,7 +16,7 @@ from tests.support.site import Site
 from tests.support.states import state
 from tests.support.waiting import until
 
-RECORDS = 200
+RECORDS = 400
 
 # Values that end a session, refuse a statement, or change the meaning of a statement or a value.
 ODD = {
