@@ -6,6 +6,9 @@ create function analytics.newest_load() returns timestamptz
 language sql stable parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO, YMD'
+set standard_conforming_strings = on
 as $load$ select coalesce(max(loaded_at), now()) from etl.batches $load$;
 
 comment on function analytics.newest_load() is 'Return when the newest batch was loaded: a time after it is in the future; the present time where no batch was loaded';
@@ -18,6 +21,9 @@ create function analytics.as_of() returns table (as_of timestamptz)
 language sql stable parallel safe
 security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO, YMD'
+set standard_conforming_strings = on
 as $as_of$
     with by_batch as materialized (
         select etl_run, etl_batch, max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at)) as newest

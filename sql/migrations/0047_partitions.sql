@@ -32,6 +32,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
+set standard_conforming_strings = on
 as $make$
 declare
     wanted etl.partitioned_facts%rowtype;

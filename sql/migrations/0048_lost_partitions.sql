@@ -37,6 +37,9 @@ create function etl.note_lost_partitions() returns integer
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO, YMD'
+set standard_conforming_strings = on
 as $lost$
 declare
     lost integer;
@@ -71,6 +74,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
+set standard_conforming_strings = on
 as $make$
 declare
     wanted etl.partitioned_facts%rowtype;
