@@ -18,9 +18,10 @@ from etl.database.connecting import Database
 from etl.datasets import find
 from etl.errors import DatabaseError, InterruptedByUserError, SourceError
 from etl.ingestion.ledger import runs
-from etl.ingestion.pipeline.assembly import RunContext, Task, TaskResult, load_task
+from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.pool import WorkerPool, worker_pool
+from etl.ingestion.pipeline.tasks import Task, TaskResult, load_task
 from etl.ingestion.values import Piece, hash_of
 from etl.logs import Logs
 from etl.settings import RetrySettings

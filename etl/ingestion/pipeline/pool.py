@@ -17,8 +17,9 @@ from multiprocessing.synchronize import Event
 
 from etl import standard_streams
 from etl.errors import DatabaseError
-from etl.ingestion.pipeline.assembly import RunContext, Task, TaskResult, load_task, set_stop_event
+from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.job import LOOK_SECONDS, Stop
+from etl.ingestion.pipeline.tasks import Task, TaskResult, load_task, set_stop_event
 from etl.ingestion.values import Piece
 from etl.logs import Logs, set_up
 
