@@ -56,6 +56,9 @@ _CONFIG = {
     # A piece is sent with its task, so that no worker is needed to send it again.
     "distributed.admin.large-graph-warning-threshold": "1GB",
     "distributed.worker.daemon": True,
+    # The pages of a cluster of this machine would need no key.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
 
 
@@ -179,12 +182,13 @@ class DaskPool:
     def _result_of(self, future: "Future[TaskResult]", stop: Stop) -> TaskResult:
         is_ending = False
         while True:
+            has_failed = future.status == "error"
             with _explained():
                 try:
                     result: TaskResult = future.result(timeout=LOOK_SECONDS)
                     return result
                 except TimeoutError:
-                    if future.done():  # The task itself ended by such an error.
+                    if has_failed:  # It is the error of the task.
                         raise
                     self._require_workers()
             if stop.signal_number and not is_ending:
@@ -293,7 +297,8 @@ def _cluster(load: Load, size: int) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
-            dashboard_address=None,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
             security=True,
             silence_logs=logging.CRITICAL,
             env=secret_environment(load.database),
