@@ -96,18 +96,18 @@ class Door:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 for name, value in (("KEEPIDLE", 5), ("KEEPINTVL", 2), ("KEEPCNT", 3), ("USER_TIMEOUT", 10_000)):
                     client.setsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"), value)
-                behind = self._connected()
-                self._open += [client, behind]
-                self._begin(self._copy, client, behind)
-                self._begin(self._copy, behind, client)
+                server = self._connected()
+                self._open += [client, server]
+                self._begin(self._copy, client, server)
+                self._begin(self._copy, server, client)
 
     def _connected(self) -> socket.socket:
         host, port = str(self._server["host"]), int(str(self._server["port"]))
         if not host.startswith("/"):
             return socket.create_connection((host, port))
-        behind = socket.socket(socket.AF_UNIX)
-        behind.connect(f"{host}/.s.PGSQL.{port}")
-        return behind
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{host}/.s.PGSQL.{port}")
+        return server
 
     def _copy(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
