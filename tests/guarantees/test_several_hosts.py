@@ -28,7 +28,7 @@ def _ip(*words: str) -> None:
 
 
 class Hosts:
-    """Network namespaces behind one bridge, which is the address of this host: 10.213.77.1."""
+    """Network namespaces at one bridge, which is the address of this host: 10.213.77.1."""
 
     def __init__(self) -> None:
         self.address = f"{_NETWORK}.1"
