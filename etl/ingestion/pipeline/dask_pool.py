@@ -358,7 +358,7 @@ def _require_worker(worker: str, described: object, threads: int, folder: Path) 
         got = described.version if isinstance(described, _Worker) else type(described).__name__
         raise UsageError(
             f"the worker {worker} does not have this version of the program, {__version__}: {got}",
-            hint=f"pip install 'logistics-etl[dask]=={__version__}' for the scheduler and each worker",
+            hint="install the same wheel and its extra `dask` for the scheduler and each worker",
         )
     if threads != 1:
         raise UsageError(

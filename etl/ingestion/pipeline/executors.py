@@ -73,7 +73,7 @@ def require_usable(load: Load) -> None:
     if missing:
         raise UsageError(
             f"--executor {settings.executor} needs the package {missing[0]}",
-            hint="pip install 'logistics-etl[dask]', here, on the scheduler and on each worker",
+            hint="pip install distributed cryptography, here, on the scheduler and on each worker",
         )
     if address is not None and load.database.embedded:
         raise UsageError(
