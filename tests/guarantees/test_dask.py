@@ -1,12 +1,13 @@
 """Loads by the workers of a Dask cluster give the same tables as by one process, whichever worker dies."""
 
+import os
 import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from tests.support.cases import Case
 from tests.support.commands import Running
 from tests.support.site import Site
-from tests.support.states import assert_sound
+from tests.support.states import assert_sound, state
+from tests.support.stores import s3_replaced
 from tests.support.waiting import until
 
 RECORDS = 1_600
@@ -107,15 +109,15 @@ class Cluster:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._start("scheduler", "--host", self.address, "--no-dashboard")
 
-    def worker(self, *options: str) -> subprocess.Popen[bytes]:
+    def worker(self, *options: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a worker."""
-        return self._start("worker", self.address, "--no-nanny", "--no-dashboard", *options)
+        return self._start("worker", self.address, "--no-nanny", "--no-dashboard", *options, env=env)
 
-    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+    def _start(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]]
-        env = self._site.environment({"ETL_DATABASE_URL": None})
+        variables = self._site.environment({"ETL_DATABASE_URL": None, **(env or {})})
         with (self._folder / f"{words[0]}-{len(self._processes)}.log").open("wb") as output:
-            started = subprocess.Popen(command, env=env, cwd=self._folder, stdout=output, stderr=output)
+            started = subprocess.Popen(command, env=variables, cwd=self._folder, stdout=output, stderr=output)
         self._processes.append(started)
         return started
 
@@ -168,3 +170,23 @@ def test_workers_that_do_not_fit_are_refused(site: Site, appended: Case, cluster
     assert ended.returncode == 2
     assert "has 2 threads" in ended.stderr
     assert site.count_batches() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sees", [True, False])
+def test_workers_fetch_their_own_ranges_of_an_object(
+    site: Site, appended: Case, cluster: Cluster, *, sees: bool
+) -> None:
+    """Workers that can read the store get places, and others get bytes; the tables are the same."""
+    with s3_replaced("exports") as s3:
+        s3.put_object(Bucket="exports", Key="shipments.json", Body=appended.source.read_bytes())
+        access = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        for _ in range(2):
+            cluster.worker("--nthreads", "1", env=access if sees else {})
+        command = [*appended.command[:2], "s3://exports/shipments.json", *appended.command[3:]]
+        options = ("--executor", f"dask:{cluster.address}", "--batch-rows", "100")
+        ended = site.run(*command, *options, env=access, own_process=True)
+    assert ended.returncode == 1, ended.stderr
+    assert [event["reads_itself"] for event in ended.events("source_seen_by_workers")] == [sees]
+    found = state(site)
+    assert (found.lost(appended.clean), found.doubled(appended.clean)) == (0, 0)

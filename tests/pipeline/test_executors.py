@@ -10,15 +10,18 @@ import pytest
 
 from etl.database.connecting import Database
 from etl.datasets import find
-from etl.errors import BusyError
+from etl.errors import BusyError, SourceError
 from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import tasks
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.executors import secret_environment, without_secrets
 from etl.ingestion.pipeline.tasks import Task, load_task
+from etl.ingestion.sources.naming import named
+from etl.ingestion.sources.stream import opened
 from etl.ingestion.values import Piece, hash_of
 from etl.settings import RetrySettings
 from tests.support.site import Site
+from tests.support.stores import s3_replaced
 from tests.support.waiting import until
 
 DATA = b'{"vehicle_id":"V1"}\n{"vehicle_id":"V2","plate":17}\n{"vehicle_id":null}'
@@ -49,7 +52,7 @@ def _task(site: Site, load: str) -> Task:
     )
     site.store.mkdir(mode=0o700, exist_ok=True)
     piece = Piece(offset=0, count=3, first_record=1, parts=(DATA,), shape="lines", blocks=((0, len(DATA)),))
-    return Task(context=context, piece=piece, path=None, length=len(DATA), hash=hash_of(DATA), load=load)
+    return Task(context=context, piece=piece, place=None, length=len(DATA), hash=hash_of(DATA), load=load)
 
 
 def test_a_repeated_task_gives_its_entry_back(site: Site) -> None:
@@ -155,3 +158,27 @@ def test_an_executor_that_cannot_load_is_refused(site: Site, options: tuple[str,
     ended = site.run("load", "vehicles", "vehicles.ndjson", *words, env=env)
     assert ended.returncode == 2, ended.stderr
     assert message in ended.stderr
+
+
+def test_a_worker_reads_its_range_of_an_object(site: Site) -> None:
+    """A task with a URL has no bytes; an object that has others now, or is gone, is a fault of the source."""
+    task = _task(site, "object")
+    with s3_replaced("exports") as s3:
+        s3.put_object(Bucket="exports", Key="a.ndjson", Body=b"xx" + DATA + b"yy")
+        url = "s3://exports/a.ndjson"
+        piece = replace(task.piece, offset=2, parts=())
+        sent = replace(task, piece=piece, place=url)
+        with opened(named(url)[0]) as stream:
+            assert (stream.object_url, stream.plain_path) == (url, None)
+        first = load_task(sent)
+        assert first.error is None
+        assert first.entry is not None
+        assert (first.entry.loaded, first.entry.rejected) == (2, 1)
+        s3.put_object(Bucket="exports", Key="a.ndjson", Body=b"zz" + DATA.lower() + b"yy")
+        changed = load_task(sent)
+        s3.delete_object(Bucket="exports", Key="a.ndjson")
+        gone = load_task(sent)
+    tasks.release("object")
+    assert isinstance(changed.error, SourceError)
+    assert "changed while it was read" in str(changed.error)
+    assert isinstance(gone.error, SourceError)

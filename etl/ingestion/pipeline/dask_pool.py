@@ -123,18 +123,21 @@ class DaskPool:
         """Whether a submitted piece is not returned yet."""
         return bool(self._submitted)
 
-    def submit(self, context: RunContext, piece: Piece, path: str | None) -> None:
-        """Submit a piece; of a plain file at `path` that all workers see only its place, of another one its bytes."""
+    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
+        """Submit a piece; of a file or an object that all workers see only its place, of another source its bytes."""
         if self._client is None:
             self._client, self._size = self._begin()
             self._had_workers = time.monotonic()
-        place = os.path.realpath(path) if path and self._is_seen(path) else None
+        if place and "://" not in place:
+            place = os.path.realpath(place)
+        if place and not self._is_seen(place):
+            place = None
         task = Task(
             context=replace(
                 context, database=without_secrets(context.database), failed_dir=context.failed_dir.resolve()
             ),
             piece=replace(piece, parts=()) if place else piece,
-            path=place,
+            place=place,
             length=piece.length,
             hash=piece.hash,
             load=self._load,
@@ -212,16 +215,20 @@ class DaskPool:
             with suppress(*_DIED, OSError, TimeoutError):
                 self._client.run(_end_submitting, self._load, at_once=at_once, on_error="ignore", wait=False)
 
-    def _is_seen(self, path: str) -> bool:
-        """Return whether all workers see a file of this name and size; the bytes are proven by each task."""
+    def _is_seen(self, place: str) -> bool:
+        """Return whether all workers see a file or an object of this size; the bytes are proven by each task.
+
+        Workers of this machine read files: an object would come twice over the same network.
+        """
         if self._is_own or self._client is None:
-            return self._is_own
-        if path not in self._seen:
-            size = Path(path).stat().st_size
+            return "://" not in place
+        if place not in self._seen:
             with _explained():
-                found = self._client.run(_has, os.path.realpath(path), size, on_error="return")
-            self._seen[path] = all(each is True for each in found.values())
-        return self._seen[path]
+                found = self._client.run(_size_of, place, on_error="ignore")
+            size = _size_of(place)
+            self._seen[place] = size is not None and len(found) > 0 and all(each == size for each in found.values())
+            log.info("source_seen_by_workers", workers=len(found), reads_itself=self._seen[place])
+        return self._seen[place]
 
 
 async def _end_submitting(load: str, *, at_once: bool) -> None:
@@ -229,11 +236,15 @@ async def _end_submitting(load: str, *, at_once: bool) -> None:
     tasks.end_submitting(load, at_once=at_once)
 
 
-def _has(path: str, size: int) -> bool:
+def _size_of(place: str) -> int | None:
+    if "://" in place:
+        from etl.ingestion.sources import remote  # noqa: PLC0415 - few sources are in a store
+
+        return remote.size_of_object(place)
     try:
-        return Path(path).stat().st_size == size
+        return Path(place).stat().st_size
     except OSError:
-        return False
+        return None
 
 
 @contextmanager

@@ -36,8 +36,8 @@ class Pool(Protocol):
     def has_more(self) -> bool:
         """Whether a submitted piece is not returned yet."""
 
-    def submit(self, context: RunContext, piece: Piece, path: str | None) -> None:
-        """Submit a piece; of a plain file at `path` only its place."""
+    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
+        """Submit a piece; of a plain file at a path, or of an object at a URL, perhaps only its place."""
 
     def first(self, stop: Stop) -> tuple[Piece, TaskResult]:
         """Wait for the piece that was submitted first; return it without its bytes, and its result."""

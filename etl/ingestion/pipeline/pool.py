@@ -47,10 +47,11 @@ class WorkerPool:
         """Whether a submitted piece is not returned yet."""
         return bool(self._submitted)
 
-    def submit(self, context: RunContext, piece: Piece, path: str | None) -> None:
-        """Submit a piece; of a plain file at `path` only its place, which the process reads itself."""
+    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
+        """Submit a piece; of a plain file only its place, which the process reads itself."""
+        path = None if place is None or "://" in place else place
         carried = replace(piece, parts=()) if path else piece  # no fingerprint: no process could take it
-        task = Task(context=context, piece=carried, path=path, length=piece.length, hash=piece.hash)
+        task = Task(context=context, piece=carried, place=path, length=piece.length, hash=piece.hash)
         try:
             future = self._executor.submit(load_task, task)
         except BrokenProcessPool as error:

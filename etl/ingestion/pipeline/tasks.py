@@ -32,14 +32,16 @@ IDLE_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One piece to load: with its bytes, or with the path of the plain file that has them at the piece's offset.
+    """One piece to load: with its bytes, or with the place that has them at the piece's offset.
+
+    A place is the path of a plain file or the URL of an object of a store, which the worker reads itself.
 
     `load` tells the loads apart that share a worker; it is empty where the worker ends with its load.
     """
 
     context: RunContext
     piece: Piece
-    path: str | None
+    place: str | None
     length: int
     hash: bytes
     load: str = ""
@@ -216,20 +218,27 @@ def _loaded(task: Task, work: _Work) -> TaskResult:
 def _whole(task: Task) -> Piece:
     """Return the piece with its bytes.
 
-    Raises SourceError when the file has others now.
+    Raises SourceError when its place has others now.
     """
-    if task.path is None:
+    if task.place is None:
         return task.piece
-    try:
-        with Path(task.path).open("rb") as file:
-            file.seek(task.piece.offset)
-            data = file.read(task.length)
-    except OSError as error:
-        raise SourceError(f"cannot read {task.context.source}: {reason_of(error)}") from error
-    piece = replace(task.piece, parts=(data,))
+    piece = replace(task.piece, parts=(_read(task, task.place),))
     if piece.hash != task.hash:
         raise SourceError(
             f"{task.context.source}: the file changed while it was read, at byte {task.piece.offset}",
             hint="get the file again and run the same command; loaded records are not loaded twice",
         )
     return piece
+
+
+def _read(task: Task, place: str) -> bytes:
+    if "://" in place:
+        from etl.ingestion.sources import remote  # noqa: PLC0415 - few sources are in a store
+
+        return remote.read_range(place, task.piece.offset, task.length, task.context.retries)
+    try:
+        with Path(place).open("rb") as file:
+            file.seek(task.piece.offset)
+            return file.read(task.length)
+    except OSError as error:
+        raise SourceError(f"cannot read {task.context.source}: {reason_of(error)}") from error
