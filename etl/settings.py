@@ -183,6 +183,14 @@ class LoadSettings:
             most=64,
         ),
     ] = None
+    executor: Annotated[
+        str,
+        Option(
+            "Who loads the pieces of a source: local, processes of this command; dask:local, a Dask cluster of this"
+            " machine; dask:tcp://HOST:PORT, the workers of a Dask scheduler. Dask needs the extra `dask`.",
+            metavar="NAME",
+        ),
+    ] = "local"
     decoder: Annotated[
         Decoder,
         Option("auto sends unchanged what PostgreSQL can read; ijson converts every value. The rows are the same."),

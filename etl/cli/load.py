@@ -67,7 +67,7 @@ _SECTIONS = {
     "Records that do not fit": (
         *("max_rejected", "max_deleted", "on_nul", "on_duplicate", "on_unknown", "max_record_bytes", "failed_dir"),
     ),
-    "Speed": ("follow", "linger", "workers", "batch_rows", "decoder", "no_precalculate"),
+    "Speed": ("follow", "linger", "workers", "executor", "batch_rows", "decoder", "no_precalculate"),
     "When the database is away": ("retry_for", "retry_attempts", "retry_base_seconds", "retry_cap_seconds", "timeout"),
     "Output": ("as_json", "metrics_file"),
 }

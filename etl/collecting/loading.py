@@ -115,6 +115,10 @@ class StreamLedgerWriter:
         """Raise DatabaseError when too many groups fail one after the other: the next ones wait in the spool."""
         self.batches.require_failable(connection, batch, fault)
 
+    def entered(self, _connection: psycopg.Connection, _batch: Batch) -> Entry | None:
+        """Return None: a group that was claimed before is another collector's."""
+        return None
+
     def origin(self, batch: Batch) -> Origin:
         """Return the run and the group of a failure."""
         return self.batches.origin(batch)

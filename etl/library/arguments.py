@@ -57,6 +57,7 @@ class LoadOptions(ReplayOptions, total=False):
     encoding: str
     records: str | None
     workers: int | None
+    executor: str
     decoder: Decoder
     batch_rows: int
     max_rejected: int | str

@@ -173,6 +173,14 @@ insert into etl.batches (run, "offset", bytes, first_record, count_records, hash
 values (%(run)s, %(offset)s, %(bytes)s, %(first_record)s, %(count)s, %(hash)s, %(attempt)s)
 on conflict (run, "offset") do nothing;
 
+-- name: entered_batch
+-- Return the result of a batch that this attempt of its run entered with the same bytes.
+select count_loaded as loaded, count_rejected as rejected, count_failed as failed, rows, count_deleted as deleted,
+    rows_replaced, coalesce(count_unchanged, 0) as unchanged
+from etl.batches
+where run = %(run)s and "offset" = %(offset)s and attempt = %(attempt)s and count_records = %(count)s
+    and hash = %(hash)s and count_loaded is not null;
+
 -- name: lock_failing
 -- Let one batch of a run at a time become a failed batch; the lock ends with the transaction.
 select pg_advisory_xact_lock(hashtextextended('etl:failing:' || %(run)s, 0));

@@ -18,9 +18,10 @@ from etl.database.connecting import Database
 from etl.datasets import find
 from etl.errors import DatabaseError, InterruptedByUserError, SourceError
 from etl.ingestion.ledger import runs
-from etl.ingestion.pipeline.assembly import RunContext, Task, TaskResult, load_task
+from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.pool import WorkerPool, worker_pool
+from etl.ingestion.pipeline.tasks import Task, TaskResult, load_task
 from etl.ingestion.values import Piece, hash_of
 from etl.logs import Logs
 from etl.settings import RetrySettings
@@ -72,7 +73,7 @@ def test_any_executor_runs_a_task_of_plain_values(site: Site) -> None:
         assert done.entry is not None
         assert (done.entry.loaded, done.entry.rows) == (100, (100,))
         assert site.value("select count(*) from logistics.vehicles") == 100
-    task = Task(context=_work(site, run), piece=piece, path=None, length=len(data), hash=hash_of(data))
+    task = Task(context=_work(site, run), piece=piece, place=None, length=len(data), hash=hash_of(data))
     assert pickle.loads(pickle.dumps(task)) == task  # noqa: S301 - our own
     assert task.context.database.conninfo not in repr(piece)
 
@@ -84,7 +85,7 @@ def test_a_file_that_changes_under_its_workers_is_reported(site: Site) -> None:
     with site.connect() as connection:
         work = _work(site, _open_run(connection))
     piece = Piece(offset=0, count=1, first_record=1, parts=(), shape="lines", blocks=((0, 19),))
-    done = load_task(Task(context=work, piece=piece, path=str(path), length=19, hash=hash_of(b'{"vehicle_id":"V2"}')))
+    done = load_task(Task(context=work, piece=piece, place=str(path), length=19, hash=hash_of(b'{"vehicle_id":"V2"}')))
     assert isinstance(done.error, SourceError)
     assert "changed while it was read, at byte 0" in str(done.error)
     assert site.value("select count(*) from logistics.vehicles") == 0

@@ -1,6 +1,7 @@
 """The batches of a run in the ledger: the transaction that loads a batch also enters it; and the sums of batches."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import psycopg
@@ -96,6 +97,19 @@ def claim(connection: psycopg.Connection, run: Run, piece: Piece) -> bool:
             " what is loaded",
         )
     return False
+
+
+def entered(connection: psycopg.Connection, run: Run, piece: Piece) -> Entry | None:
+    """Return the result of a batch that the same attempt of its run entered with the same bytes; None without one."""
+    values = {
+        "run": run.run,
+        "attempt": run.attempt,
+        "offset": piece.offset,
+        "count": piece.count,
+        "hash": piece.hash,
+    }
+    found = queries.rows_as(Entry, connection, _SQL["entered_batch"], values)
+    return replace(found[0], rows=tuple(found[0].rows)) if found else None
 
 
 def are_failing(connection: psycopg.Connection, run: Run, piece: Piece, number: int) -> bool:

@@ -1,44 +1,35 @@
-"""Everything that loads the pieces of a run in one process: this process, or one of a worker pool.
+"""Everything that loads the pieces of a run in one process: this process, or one of a worker pool."""
 
-A task is a plain value that any `concurrent.futures.Executor` can carry: the place of a piece or its bytes, and the
-context of its run. The ledger lets each piece load exactly once, wherever it is loaded.
-"""
-
-import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import field, replace
-from functools import partial
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psycopg
 import structlog
-from structlog.contextvars import bind_contextvars
 from tenacity import Retrying
 
 from etl.database.connecting import Database, Session
 from etl.database.tables import guarded_columns, other_types, version_of
 from etl.datasets import Dataset
-from etl.errors import DatabaseError, EtlError, InternalError, InterruptedByUserError, SourceError, reason_of
+from etl.errors import DatabaseError
 from etl.ingestion.constants import MAX_FAILED_IN_A_ROW
-from etl.ingestion.destination import refusals
 from etl.ingestion.destination.copying import Copier, copier_of_run
-from etl.ingestion.destination.sending import Wire, wait_for
+from etl.ingestion.destination.sending import Wire
 from etl.ingestion.failed_store.failure import Origin
 from etl.ingestion.failed_store.locating import RecordLocation, locate
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.ledger import batches, locks, marks, runs
-from etl.ingestion.pipeline.batches import LedgerWriter, Loader, retry_policy
+from etl.ingestion.ledger import batches, marks, runs
+from etl.ingestion.pipeline.batches import LedgerWriter, Loader
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import CheckedPath, Comparing, Paths, fast
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Batch, Entry, Failure, Fault, Piece
+from etl.ingestion.values import Batch, Entry, Failure, Fault
 from etl.quick_dataclasses import dataclass
 from etl.settings import Decoder, Mode, RetrySettings
 
 if TYPE_CHECKING:
-    from multiprocessing.synchronize import Event
+    pass
 
 log = structlog.get_logger(__name__)
 
@@ -72,26 +63,6 @@ class RunContext:
             is_atomic=self.run.is_atomic,
             compares=self.compares,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One piece to load: with its bytes, or with the path of the plain file that has them at the piece's offset."""
-
-    context: RunContext
-    piece: Piece
-    path: str | None
-    length: int
-    hash: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskResult:
-    """The result of a task: its entry in the ledger or the error that ended it, and the number of further tries."""
-
-    entry: Entry | None
-    error: EtlError | None
-    retried: int
 
 
 def worker(
@@ -207,6 +178,10 @@ class RunLedgerWriter:
                 f" and etl failed replay --run {self.run.run} for those before it",
             )
 
+    def entered(self, connection: psycopg.Connection, batch: Batch) -> Entry | None:
+        """Return the result of the batch if this attempt entered it with the same bytes: a repeated task."""
+        return batches.entered(connection, self.run, batch.piece)
+
     def origin(self, batch: Batch) -> Origin:
         """Return the run and the batch of a failure."""
         return Origin(
@@ -221,88 +196,3 @@ class RunLedgerWriter:
     def locate(self, batch: Batch, places: Collection[int]) -> Mapping[int, RecordLocation]:
         """Return the places of records in the source, and their text."""
         return locate(batch.piece, places, batch.spans)
-
-
-class _Process:
-    """The state of a worker process: the runs that it loads, and the stop event of its parent."""
-
-    def __init__(self) -> None:
-        self.stopping: Event | None = None
-        self.sessions = ExitStack()
-        self.runs: dict[str, tuple[Paths, Loader]] = {}
-        self.retried = 0
-
-    def loader(self, context: RunContext) -> tuple[Paths, Loader]:
-        if context.run.run not in self.runs:
-            session = self.sessions.enter_context(Session(context.database, f"etl:{context.run.run}"))
-            join = partial(locks.join, dataset=context.dataset.name, run=context.run)
-            join(session.connection())
-            session.when_reopened(join)
-            store = FailedStore(context.failed_dir)
-            store.belong_to(runs.database_id(session.connection()))
-            retrying = retry_policy(context.retries, self.note_retry, self.wait)
-            ledger_writer = RunLedgerWriter.of(context)
-            self.runs[context.run.run] = retrying(
-                worker, context, Wire(session), store, context.copier(), ledger_writer, retrying
-            )
-        return self.runs[context.run.run]
-
-    def note_retry(self) -> None:
-        self.retried += 1
-
-    def wait(self, seconds: float) -> None:
-        """Wait before a further try; the parent reports the signal that ended it."""
-        if self.stopping is None:
-            time.sleep(seconds)  # no event was shared: another executor ends its workers itself
-        elif self.stopping.wait(seconds):
-            raise InterruptedByUserError("stopped", signal_number=0, hint="run the same command to continue")
-
-
-_process = _Process()
-
-
-def set_stop_event(stopping: "Event") -> None:
-    """Let this event of the parent end the waits of this process."""
-    _process.stopping = stopping
-
-
-def load_task(task: Task) -> TaskResult:
-    """Load one piece and return its result; an error of this tool is a value of it."""
-    bind_contextvars(run=task.context.run.run)
-    before = _process.retried
-    entry: Entry | None = None
-    error: EtlError | None = None
-    try:
-        paths, loader = _process.loader(task.context)
-        for batch in paths.batching(_whole(task)):
-            if batch is not None:
-                entry = wait_for(loader.load(batch))
-        if entry is None:
-            raise InternalError("a piece ended without its batch")
-    except EtlError as ended:
-        error = ended
-    except psycopg.Error as ended:
-        error = refusals.as_etl_error(ended, task.context.database)
-    return TaskResult(entry=entry, error=error, retried=_process.retried - before)
-
-
-def _whole(task: Task) -> Piece:
-    """Return the piece with its bytes.
-
-    Raises SourceError when the file has others now.
-    """
-    if task.path is None:
-        return task.piece
-    try:
-        with Path(task.path).open("rb") as file:
-            file.seek(task.piece.offset)
-            data = file.read(task.length)
-    except OSError as error:
-        raise SourceError(f"cannot read {task.context.source}: {reason_of(error)}") from error
-    piece = replace(task.piece, parts=(data,))
-    if piece.hash != task.hash:
-        raise SourceError(
-            f"{task.context.source}: the file changed while it was read, at byte {task.piece.offset}",
-            hint="get the file again and run the same command; loaded records are not loaded twice",
-        )
-    return piece

@@ -107,7 +107,7 @@ class Attempt:
     def may_compare(self) -> bool:
         """Whether unchanged records may stay as they are. Only one process finds them in the order of the source."""
         settings, target = self.load.settings, self.target
-        if settings.dry_run or settings.force or settings.workers not in {None, 1}:
+        if settings.dry_run or settings.force or settings.workers not in {None, 1} or self.load.is_shared:
             return False
         if target.mode != "merge" or target.is_atomic or target.dataset.on_duplicate:
             return False

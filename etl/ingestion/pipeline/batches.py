@@ -46,6 +46,9 @@ class LedgerWriter(Protocol):
     def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
         """Raise DatabaseError when the load must stop instead of leaving this batch to the failed store."""
 
+    def entered(self, connection: psycopg.Connection, batch: Batch) -> Entry | None:
+        """Return the result of a batch that was claimed before, if that was for the same task; None otherwise."""
+
     def origin(self, batch: Batch) -> Origin:
         """Return the origin of the records of a batch, for the failed store."""
 
@@ -244,9 +247,13 @@ class Loader:
         for attempt in self.retrying:
             with attempt:
                 yield from self._commit_once(batch, write, entries)
-        if not entries:
+        if entries:
+            return entries[-1]
+        # An executor gives the task of a worker that died to another one, also when it had committed.
+        entered = self.ledger_writer.entered(self.wire.session.connection(), batch)
+        if entered is None:
             raise BusyError(f"the batch at byte {batch.piece.offset} was entered by another load")
-        return entries[-1]
+        return entered
 
     def _commit_once(self, batch: Batch, write: _Write, entries: list[Entry]) -> Waiting[None]:
         """Claim, write and enter a batch in one transaction, which commits when its failures are safe on disk.

@@ -94,6 +94,10 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
 
     Raises UsageError.
     """
+    if load.settings.executor != "local":
+        from etl.ingestion.pipeline import executors  # noqa: PLC0415 - most loads do without it
+
+        executors.require_usable(load)
     for target in load.targets:
         _require_fitting(load, target, sources)
     _require_own_tables(load.targets)

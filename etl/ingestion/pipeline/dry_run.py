@@ -217,6 +217,9 @@ class _DryRunLedgerWriter:
     def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
         """Let every batch fail: a dry run judges the whole source."""
 
+    def entered(self, _connection: psycopg.Connection, _batch: Batch) -> Entry | None:
+        return None
+
     def origin(self, batch: Batch) -> Origin:
         return Origin(id_prefix="", run="dry-run", dataset="", source="", batch=batch.piece.offset)
 

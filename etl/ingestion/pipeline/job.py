@@ -203,6 +203,13 @@ class Load:
     logs: Logs = field(default_factory=Logs)
     watch: Watch = field(default_factory=Unwatched)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the workers of an executor load each source, however small it is and however many they are."""
+        if self.settings.executor == "local" or self.settings.dry_run:
+            return False
+        return not any(target.is_in_order for target in self.targets)
+
     def worker_count(self, source_bytes: int | None) -> int:
         """Return how many processes load a source: the option, else what the source's size and the cores suggest."""
         if self.settings.dry_run or any(target.is_in_order for target in self.targets):
@@ -211,7 +218,7 @@ class Load:
             return self.settings.workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         most = max(1, min(MAX_DEFAULT_WORKERS, cores - 1))
-        return most if source_bytes is None else max(1, min(most, source_bytes // BYTES_PER_WORKER))
+        return most if source_bytes is None or self.is_shared else max(1, min(most, source_bytes // BYTES_PER_WORKER))
 
     def cut_options(
         self, target: Target, prover: Prover | None = None, expected: Callable[[int], Sequence[Mark]] | None = None

@@ -148,7 +148,7 @@ def _loading(load: Load, stream: Stream, opening: Opening, store: FailedStore) -
         return cutting(stream, *options)
 
     with suppress(NoRecordsError):  # noted as the end of its targets
-        if count == 1:
+        if count == 1 and not load.is_shared:
             yield _load_here(load, stream, opening, pieces, provers, store)
         else:
             from etl.ingestion.pipeline.workers import load_by_pool  # noqa: PLC0415 - costs a single process its start

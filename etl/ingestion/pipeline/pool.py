@@ -17,8 +17,9 @@ from multiprocessing.synchronize import Event
 
 from etl import standard_streams
 from etl.errors import DatabaseError
-from etl.ingestion.pipeline.assembly import RunContext, Task, TaskResult, load_task, set_stop_event
+from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.job import LOOK_SECONDS, Stop
+from etl.ingestion.pipeline.tasks import Task, TaskResult, load_task, set_stop_event
 from etl.ingestion.values import Piece
 from etl.logs import Logs, set_up
 
@@ -46,10 +47,11 @@ class WorkerPool:
         """Whether a submitted piece is not returned yet."""
         return bool(self._submitted)
 
-    def submit(self, context: RunContext, piece: Piece, path: str | None) -> None:
-        """Submit a piece; of a plain file at `path` only its place, which the process reads itself."""
+    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
+        """Submit a piece; of a plain file only its place, which the process reads itself."""
+        path = None if place is None or "://" in place else place
         carried = replace(piece, parts=()) if path else piece  # no fingerprint: no process could take it
-        task = Task(context=context, piece=carried, path=path, length=piece.length, hash=piece.hash)
+        task = Task(context=context, piece=carried, place=path, length=piece.length, hash=piece.hash)
         try:
             future = self._executor.submit(load_task, task)
         except BrokenProcessPool as error:

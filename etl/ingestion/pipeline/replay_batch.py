@@ -89,6 +89,10 @@ class ReplayLedgerWriter:
     def require_failable(self, connection: psycopg.Connection, batch: Batch, fault: Fault) -> None:
         """Let the records of a failure fail again: they wait in the failed store already."""
 
+    def entered(self, _connection: psycopg.Connection, _batch: Batch) -> Entry | None:
+        """Return None: no executor repeats a replay."""
+        return None
+
     def origin(self, _batch: Batch) -> Origin:
         """Return the origin of what is refused again: the same batch, one attempt later."""
         return Origin(

@@ -7,9 +7,9 @@ from etl.errors import EtlError, InternalError, InterruptedByUserError, SourceEr
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline.ahead import Ahead
 from etl.ingestion.pipeline.attempts import OpenRun
+from etl.ingestion.pipeline.executors import Pool, pool_of
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.opening import Opening, Pieces
-from etl.ingestion.pipeline.pool import WorkerPool, worker_pool
 from etl.ingestion.pipeline.resumption import admit_workers
 from etl.ingestion.sources.stream import Stream
 from etl.ingestion.values import Entry, Piece
@@ -23,7 +23,7 @@ def load_by_pool(
 
     An error, also one of the caller, ends the submitting; the pieces that a process has begun are finished and noted.
     """
-    with worker_pool(size, load.logs) as pool:
+    with pool_of(load, size) as pool:
         try:
             yield _submit_all(load, stream, opening, pieces, store, pool)
         except EtlError:
@@ -42,7 +42,7 @@ def _submit_all(
     opening: Opening,
     pieces: Pieces,
     store: FailedStore,
-    pool: WorkerPool,
+    pool: Pool,
 ) -> Iterator[tuple[OpenRun, Piece, Entry]]:
     """Submit the new pieces as they are cut, and yield them in the same order when they are loaded.
 
@@ -61,7 +61,7 @@ def _submit_all(
                 prepared.add(piece.which)
             # From now on the piece may be loaded, whatever happens to its process.
             run.attempt.progress.read += piece.count
-            pool.submit(run.context, run.with_new_marks(piece), stream.plain_path)
+            pool.submit(run.context, run.with_new_marks(piece), stream.plain_path or stream.object_url)
             while pool.is_busy:
                 yield _first_done(load, opening, pool)
     except SourceError as error:
@@ -72,7 +72,7 @@ def _submit_all(
         raise fault
 
 
-def _first_done(load: Load, opening: Opening, pool: WorkerPool) -> tuple[OpenRun, Piece, Entry]:
+def _first_done(load: Load, opening: Opening, pool: Pool) -> tuple[OpenRun, Piece, Entry]:
     """Wait for the piece that was submitted first; return it with its entry in the ledger.
 
     Raises the error that ended it.

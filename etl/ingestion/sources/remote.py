@@ -119,6 +119,38 @@ def open_url(url: str, retries: RetrySettings, sleep: Callable[[float], None] = 
     return Download(raw=io.BufferedReader(reader, READ_BYTES), size=reader.size, check_unchanged=reader.check_unchanged)
 
 
+def read_range(url: str, offset: int, length: int, retries: RetrySettings) -> bytes:
+    """Read a range of an object of a store; it may be shorter when the object changed.
+
+    Raises SourceError.
+    """
+
+    def read() -> bytes:
+        try:
+            system, path = object_store(url)
+            data: bytes = system.cat_file(path, start=offset, end=offset + length)
+        except (FileNotFoundError, PermissionError) as error:
+            raise PermanentError(described(error)) from None
+        except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
+            raise NetworkError(described(error)) from None
+        return data
+
+    policy = retrying.policy(retries, lambda error: isinstance(error, NetworkError), lambda _state: None, time.sleep)
+    try:
+        return policy(read)
+    except (NetworkError, PermanentError) as error:
+        raise _unreadable(url, str(error)) from None
+
+
+def size_of_object(url: str) -> int | None:
+    """Return the size of an object of a store; None where this process cannot read it."""
+    try:
+        system, path = object_store(url)
+        return int(system.info(path)["size"])
+    except Exception:  # noqa: BLE001 - no driver, no credentials, no network, no object: each is a no
+        return None
+
+
 class _ResumableReader(io.RawIOBase):
     """The bytes of a URL; an interrupted transfer begins again at the byte where it stopped."""
 

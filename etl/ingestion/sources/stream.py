@@ -103,6 +103,17 @@ class Stream:
         return self.source.path if is_plain else None
 
     @property
+    def object_url(self) -> str | None:
+        """The URL of an object of a store whose bytes can be read again at any offset, or None.
+
+        An address of HTTP may have credentials in it, and its server need not send ranges.
+        """
+        url = self.source.url
+        if url is None or url.lower().startswith("http") or not self._is_as_stored or self._translation:
+            return None
+        return url if self.is_repeatable and not self.source.member else None
+
+    @property
     def time_ns(self) -> int | None:
         """The time of the last change of a file, in nanoseconds; None for everything else."""
         return self.version[3] if isinstance(self.version, tuple) else None

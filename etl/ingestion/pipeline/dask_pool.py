@@ -1,0 +1,384 @@
+"""The workers of a Dask cluster as a pool: one of this machine for one source, or an existing one on any hosts.
+
+The ledger decides that each piece loads exactly once. The scheduler gives the task of a worker that died to another
+one, which finds the batch in the ledger if the first had committed it.
+"""
+
+import logging
+import os
+import secrets
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cryptography  # noqa: F401 - Dask makes the keys of a cluster of this machine with it
+import dask
+import structlog
+from distributed import Client, Future, LocalCluster, Worker
+from distributed.comm.core import CommClosedError
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.scheduler import KilledWorker
+
+from etl.errors import DatabaseError, UsageError
+from etl.ingestion.pipeline import tasks
+from etl.ingestion.pipeline.assembly import RunContext
+from etl.ingestion.pipeline.executors import secret_environment, without_secrets
+from etl.ingestion.pipeline.job import LOOK_SECONDS, Load, Stop
+from etl.ingestion.pipeline.tasks import Task, TaskResult
+from etl.ingestion.values import Piece
+from etl.logs import Logs, set_up
+from etl.version import __version__
+
+log = structlog.get_logger(__name__)
+
+_AHEAD = 2
+"""Tasks that each worker has: the one that it loads and the next."""
+
+_CONNECT_SECONDS = 20
+_WORKERS_SECONDS = 60.0
+"""How long a load waits for a worker while the cluster has none."""
+_LOOK_AT_WORKERS_SECONDS = 5.0
+
+_DEATHS = 10
+"""Workers that may die at one task; then the task itself ends them, as one that needs too much memory."""
+
+_DIED = (KilledWorker, CancelledError, CommClosedError)
+
+_CONFIG = {
+    "distributed.scheduler.allowed-failures": _DEATHS,
+    # A piece is sent with its task, so that no worker is needed to send it again.
+    "distributed.admin.large-graph-warning-threshold": "1GB",
+    "distributed.worker.daemon": True,
+    # The pages of a cluster of this machine would need no key.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+
+
+class _Worker(NamedTuple):
+    """What a worker says of itself."""
+
+    version: str
+    sees_store: bool
+
+
+class _Setup(WorkerPlugin):
+    """Sets up each worker for a load, also one that comes later, and gives up at the end what the load has there."""
+
+    def __init__(self, load: str, logs: Logs, *, is_own: bool) -> None:
+        self.name = f"etl:{load}"
+        self._load = load
+        self._logs = logs
+        self._is_own = is_own
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - see WorkerPlugin
+        """Let the worker log as this program does; one of this command leaves the signals to the command."""
+        if self._is_own and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+        if self._is_own or not structlog.is_configured():
+            set_up(self._logs)
+        if self._is_own:
+            _route_logs()
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - see WorkerPlugin
+        """Give up the sessions of the load, and their locks."""
+        tasks.release(self._load)
+
+
+class DaskPool:
+    """The workers of a cluster; `first` returns the result of each submitted piece, in order.
+
+    `begin` gives a connection to the cluster and the number of its workers; it is called for the first piece, because
+    a source that is loaded already needs none.
+    """
+
+    def __init__(self, begin: Callable[[], tuple[Client, int]], load: str, stop: Stop, *, is_own: bool) -> None:
+        self._begin = begin
+        self._client: Client | None = None
+        self._size = 1
+        self._load = load
+        self._stop = stop
+        self._is_own = is_own
+        self._submitted: deque[tuple[Piece, Future[TaskResult] | TaskResult]] = deque()
+        self._seen: dict[str, bool] = {}
+        self._number = 0
+        self._looked = time.monotonic()
+        self._had_workers = self._looked
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether no further piece should be cut before one is done."""
+        return len(self._submitted) >= _AHEAD * self._size
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a submitted piece is not returned yet."""
+        return bool(self._submitted)
+
+    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
+        """Submit a piece; of a file or an object that all workers see only its place, of another source its bytes."""
+        if self._client is None:
+            self._client, self._size = self._begin()
+            self._had_workers = time.monotonic()
+        if place and "://" not in place:
+            place = os.path.realpath(place)
+        if place and not self._is_seen(place):
+            place = None
+        task = Task(
+            context=replace(
+                context, database=without_secrets(context.database), failed_dir=context.failed_dir.resolve()
+            ),
+            piece=replace(piece, parts=()) if place else piece,
+            place=place,
+            length=piece.length,
+            hash=piece.hash,
+            load=self._load,
+        )
+        self._number += 1
+        with _explained():
+            # The ledger and not the scheduler tries again; a key of its own lets no task share a result.
+            key = f"etl-{self._load}-{self._number}"
+            future = self._client.submit(tasks.load_task, task, key=key, pure=False, retries=0)
+        self._submitted.append((replace(piece, parts=()), future))
+
+    @staticmethod
+    def _sent(context: RunContext) -> RunContext:
+        """Return what a task carries of the settings of its run."""
+        return replace(context, database=without_secrets(context.database), failed_dir=context.failed_dir.resolve())
+
+    def first(self, stop: Stop) -> tuple[Piece, TaskResult]:
+        """Wait for the piece that was submitted first; return it without its bytes, and its result.
+
+        The stop event ends the waits before further tries. Raises DatabaseError when workers died at it, or when the
+        cluster cannot be reached.
+        """
+        piece, future = self._submitted.popleft()
+        return piece, future if isinstance(future, TaskResult) else self._result_of(future, stop)
+
+    def cancel_unstarted(self) -> list[Piece]:
+        """Take back the pieces that no worker has begun, and return them.
+
+        Only a worker knows whether it has begun a task, so that its answer is waited for.
+        """
+        submitted, self._submitted = self._submitted, deque()
+        cancelled = []
+        self._tell(at_once=bool(self._stop.signal_number))
+        for piece, future in submitted:
+            try:
+                done = future if isinstance(future, TaskResult) else self._result_of(future, self._stop)
+            except DatabaseError as died:
+                done = TaskResult(entry=None, error=died, retried=0)
+            if done.is_begun:
+                self._submitted.append((piece, done))
+            else:
+                cancelled.append(piece)
+        return cancelled
+
+    def _result_of(self, future: "Future[TaskResult]", stop: Stop) -> TaskResult:
+        is_ending = False
+        while True:
+            has_failed = future.status == "error"
+            with _explained():
+                try:
+                    result: TaskResult = future.result(timeout=LOOK_SECONDS)
+                    return result
+                except TimeoutError:
+                    if has_failed:  # It is the error of the task.
+                        raise
+                    self._require_workers()
+            if stop.signal_number and not is_ending:
+                is_ending = True
+                self._tell(at_once=True)
+
+    def _require_workers(self) -> None:
+        """Raise DatabaseError when the cluster has had no worker for long."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_AT_WORKERS_SECONDS:
+            return
+        self._looked = now
+        if self._client is not None and self._client.nthreads():
+            self._had_workers = now
+        elif now - self._had_workers > _WORKERS_SECONDS:
+            raise _no_worker()
+
+    def _tell(self, *, at_once: bool) -> None:
+        """Let each worker begin no further task, beside its present one; nobody waits for those that are cut off."""
+        if self._client is not None:
+            with suppress(*_DIED, OSError, TimeoutError):
+                self._client.run(_end_submitting, self._load, at_once=at_once, on_error="ignore", wait=False)
+
+    def _is_seen(self, place: str) -> bool:
+        """Return whether all workers see a file or an object of this size; the bytes are proven by each task.
+
+        Workers of this machine read files: an object would come twice over the same network.
+        """
+        if self._is_own or self._client is None:
+            return "://" not in place
+        if place not in self._seen:
+            with _explained():
+                found = self._client.run(_size_of, place, on_error="ignore")
+            size = _size_of(place)
+            self._seen[place] = size is not None and len(found) > 0 and all(each == size for each in found.values())
+            log.info("source_seen_by_workers", workers=len(found), reads_itself=self._seen[place])
+        return self._seen[place]
+
+
+async def _end_submitting(load: str, *, at_once: bool) -> None:
+    """Call `tasks.end_submitting`; Dask waits for the end of functions that are no coroutines."""
+    tasks.end_submitting(load, at_once=at_once)
+
+
+def _size_of(place: str) -> int | None:
+    if "://" in place:
+        from etl.ingestion.sources import remote  # noqa: PLC0415 - few sources are in a store
+
+        return remote.size_of_object(place)
+    try:
+        return Path(place).stat().st_size
+    except OSError:
+        return None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except _DIED as error:
+        hint = "run the same command to continue; the logs of the workers and of the scheduler say more"
+        if isinstance(error, KilledWorker):
+            raise DatabaseError("too many worker processes ended unexpectedly at one piece", hint=hint) from error
+        raise DatabaseError("the Dask scheduler cannot be reached any more", hint=hint) from error
+
+
+def _no_worker() -> DatabaseError:
+    return DatabaseError(
+        f"the Dask cluster has had no worker for {_WORKERS_SECONDS:.0f} seconds",
+        hint="start one: dask worker ADDRESS --nthreads 1; run the same command to continue",
+    )
+
+
+@contextmanager
+def dask_pool(load: Load, size: int, address: str | None) -> Iterator[DaskPool]:
+    """Yield the workers of the scheduler at an address, or `size` workers of this machine, for one source.
+
+    The first piece raises UsageError when the workers cannot load for this command, DatabaseError when there is none.
+    """
+    name = secrets.token_hex(4)
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(_CONFIG))
+        _route_logs()
+
+        def begin() -> tuple[Client, int]:
+            client = stack.enter_context(_cluster(load, size) if address is None else _connected(address))
+            setup = _Setup(name, load.logs, is_own=address is None)
+            count = size if address is None else _require_fitting(client, load, name)
+            client.register_plugin(setup)
+            stack.callback(_without_faults, client.unregister_worker_plugin, setup.name)
+            return client, min(count, load.settings.workers or count)
+
+        yield DaskPool(begin, name, load.stop, is_own=address is None)
+
+
+def _without_faults(function: Callable[..., object], *arguments: object) -> None:
+    with suppress(Exception):  # The cluster may be gone; its workers then give up their sessions themselves.
+        function(*arguments)
+
+
+def _route_logs() -> None:
+    """Let no logger of Dask write: the results of tasks tell what happened, and some of its lines are tracebacks."""
+    for name in ["distributed", "tornado", *logging.root.manager.loggerDict]:
+        if name.partition(".")[0] in {"distributed", "tornado"}:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def _cluster(load: Load, size: int) -> Iterator[Client]:
+    """Start workers on this machine; only who has the keys of this cluster, this process, may give them tasks."""
+    try:
+        started = LocalCluster(
+            n_workers=size,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            security=True,
+            silence_logs=logging.CRITICAL,
+            env=secret_environment(load.database),
+        )
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise DatabaseError(
+            "the Dask workers of this machine did not start", hint="run the same command to continue"
+        ) from error
+    with (
+        started as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise DatabaseError(
+            f"cannot reach the Dask scheduler at {address}",
+            hint="start it (`dask scheduler`), and run the same command",
+        ) from error
+    with client:
+        yield client
+
+
+def _require_fitting(client: Client, load: Load, name: str) -> int:
+    """Return how many workers a scheduler has, when each can load for this command.
+
+    Raises UsageError and DatabaseError.
+    """
+    try:
+        client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
+    except TimeoutError:
+        raise _no_worker() from None
+    folder = load.settings.failed_dir.resolve()
+    probe = folder / f".probe-{name}"
+    probe.touch(mode=0o600)
+    try:
+        found = client.run(_describe, str(probe), on_error="return")
+    finally:
+        probe.unlink(missing_ok=True)
+    threads = client.nthreads()
+    for worker, described in found.items():
+        _require_worker(worker, described, threads.get(worker, 1), folder)
+    return len(found)
+
+
+def _describe(probe: str) -> _Worker:
+    return _Worker(__version__, Path(probe).exists())
+
+
+def _require_worker(worker: str, described: object, threads: int, folder: Path) -> None:
+    if not isinstance(described, _Worker) or described.version != __version__:
+        got = described.version if isinstance(described, _Worker) else type(described).__name__
+        raise UsageError(
+            f"the worker {worker} does not have this version of the program, {__version__}: {got}",
+            hint="install the same wheel and its extra `dask` for the scheduler and each worker",
+        )
+    if threads != 1:
+        raise UsageError(
+            f"the worker {worker} has {threads} threads, and one loads at a time",
+            hint="start it with --nthreads 1, and --nworkers N for several processes",
+        )
+    if not described.sees_store:
+        raise UsageError(
+            f"the worker {worker} does not see the failed store {folder}, where refused records must be safe before"
+            " a batch commits",
+            hint="name a folder that this machine and all workers share by --failed-dir or ETL_FAILED_DIR",
+        )
