@@ -518,6 +518,7 @@ def test_unusable_folders_are_refused(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "letter", "shared", "used"]
 
 
+@pytest.mark.slow
 def test_a_load_starts_a_killed_server_again(folder: Path, tmp_path: Path) -> None:
     """A load whose embedded server is killed starts it again with its retries, and continues; `db stop` is obeyed."""
     site = Site("embedded:" + str(folder), tmp_path)

@@ -25,7 +25,7 @@ from etl.ingestion.values import Fault, Piece, Source
 from etl.settings import Format
 from tests.support.streams import Bytes
 
-quick = settings(deadline=None, derandomize=True, max_examples=100)
+quick = settings(deadline=None, derandomize=True, max_examples=50)
 
 TEXT = st.text(
     st.sampled_from('},{:[]"\\/ \n\r\t\u00e9\u20ac\U0001f69aitem0') | st.characters(codec="utf-8"), max_size=10
@@ -607,7 +607,7 @@ def test_garbage_after_the_document_is_a_fault(tail: str, head: str, records: st
             next(given)
 
 
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=100)
 @given(DOCUMENTS, st.sampled_from([3, 20, READ_BYTES]), st.integers(0, 4), st.data())
 def test_blocks_give_the_same_as_single_steps(
     document: Document, read_bytes: int, spoiled: int, data: st.DataObject

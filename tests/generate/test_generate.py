@@ -280,7 +280,7 @@ def test_part_of_a_trip_is_empty() -> None:
 def test_late_shipments_end_within_a_month() -> None:
     """Of the open shipments that are late at the export, 95 % are so for less than 30 days, and each exception ends."""
     late, excepted = list[float](), 0
-    for record in parsed("shipments", 60_000):
+    for record in parsed("shipments", 30_000):
         if record["status"] in ("delivered", "returned", "lost", "cancelled"):
             continue
         hours = (NOW - datetime.fromisoformat(record["promised_at"])).total_seconds() / 3600
@@ -288,8 +288,8 @@ def test_late_shipments_end_within_a_month() -> None:
         if record["status"] == "exception":
             excepted += 1
             assert NOW - datetime.fromisoformat(record["updated_at"]) < timedelta(days=30)
-    assert len(late) > 20
-    assert excepted > 10
+    assert len(late) > 10
+    assert excepted > 5
     assert sum(days < 30 for days in late) >= 0.95 * len(late)
 
 

@@ -34,6 +34,7 @@ def _workers(running: Running) -> list[psutil.Process]:
         return []
 
 
+@pytest.mark.slow
 def test_a_cluster_of_this_machine_gives_the_same(site: Site, appended: Case) -> None:
     """Rows, rejected records and summary are those of one process; nothing of the cluster is left."""
     running = site.start(*appended.command, *_LOCAL, "--batch-rows", "100")

@@ -240,7 +240,7 @@ def test_the_judge_knows_the_records() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "step"),
-    [("array", 3), pytest.param("array", 1, marks=pytest.mark.slow), pytest.param("lines", 1, marks=pytest.mark.slow)],
+    [("array", 9), pytest.param("array", 1, marks=pytest.mark.slow), pytest.param("lines", 1, marks=pytest.mark.slow)],
 )
 def test_a_source_cut_at_any_byte(judge: Judge, shape: str, step: int) -> None:
     """When a source is cut off, the complete records before the cut are loaded; only a complete source is a success."""

@@ -29,7 +29,7 @@ def mixtures(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Mixtur
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_mixture(mixtures: Mixtures, tmp_path: Path, seed: int) -> None:
     """After commands of all kinds at once, which are killed and disturbed, the tables are as the sources say."""
-    mixtures.run(draw(seed, commands=7, records=700), tmp_path)
+    mixtures.run(draw(seed, commands=3, records=300), tmp_path)
 
 
 @pytest.mark.slow
