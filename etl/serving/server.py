@@ -1,6 +1,7 @@
 """The process of the service: its socket, its loop, and its end by a signal."""
 
 import asyncio
+import gc
 import logging
 import re
 import signal
@@ -191,6 +192,12 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self.signal: int | None = None
         self._close = close
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve. A collection of cycles then looks at what requests leave, and not at each module."""
+        await super().startup(sockets=sockets)
+        gc.collect()
+        gc.freeze()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
