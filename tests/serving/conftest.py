@@ -1,5 +1,6 @@
 """One database with facts, one service on it and one browser for all tests of this room."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,10 @@ def demo(
     for dataset in ("vehicle_logs", "shipments"):
         site.run("generate", dataset, "--records", "800", "--seed", "3", "--bad", "1%", "--output", f"{dataset}.json")
         site.run("load", dataset, f"{dataset}.json", "--max-rejected", "100%", "--no-precalculate")
+    late = {"shipment_id": "LATE", "carrier": "Northway Freight", "created_at": "2025-12-01T08:00:00Z"}
+    late |= {"status": "in_transit", "promised_at": "2025-12-10T18:00:00Z"}
+    (site.folder / "late.ndjson").write_text(json.dumps(late) + "\n")
+    site.run("load", "shipments", "late.ndjson", "--no-precalculate")
     site.run("precalculate")
     yield site
     site.close()

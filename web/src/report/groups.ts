@@ -24,7 +24,7 @@ function options(chart: Groups, width: number, highest: number): uPlot.Options {
   const bars = (fill: string): uPlot.Series => ({ stroke: fill, fill, width: 0, points: { show: false }, paths: uPlot.paths.bars!({ size: [0.7, 90] }) });
   return {
     ...plain(width, 240),
-    scales: { x: { time: false, range: () => [-0.6, chart.names.length - 0.4] }, y: { range: () => [0, highest * 1.05] } },
+    scales: { x: { time: false, range: () => [-0.6, chart.names.length - 0.4] }, y: { range: () => [0, highest * 1.05 || 1] } },
     axes: [
       { ...axis(chart.axis), size: 30, splits: () => chart.names.map((_name, place) => place), values: () => chart.names },
       { ...axis(chart.unit), size: 60, values: (_drawn, ticks) => ticks.map((each) => (Number.isInteger(each) ? each.toLocaleString("en") : "")) },

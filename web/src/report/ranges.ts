@@ -48,7 +48,7 @@ function options(chart: Ranges, width: number, highest: number): uPlot.Options {
     ...plain(width, height + AXIS + 6),
     padding: [6, 16, 0, 0],
     cursor: { show: false },
-    scales: { x: { time: false, range: () => [0, (highest * plot) / (plot - VALUE)] }, y: { range: () => [0, 1] } },
+    scales: { x: { time: false, range: () => [0, (highest * plot) / (plot - VALUE) || 1] }, y: { range: () => [0, 1] } },
     axes: [
       { ...axis(chart.unit), size: AXIS - 20 },
       { ...axis(""), label: "", labelSize: 0, size: gutter, values: () => [], grid: { show: false }, ticks: { show: false } },
