@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Request:
             self.future.set_exception(place)
 
 
-class GroupWriter:
+class GroupWriter(ABC):
     """Takes requests of one dataset; one thread writes them, a group of at most about `group_bytes` at a time."""
 
     group_bytes = GROUP_BYTES
@@ -89,17 +90,18 @@ class GroupWriter:
 
     # The thread
 
+    @abstractmethod
     def _write(self, requests: Sequence[Request]) -> None:
         """Write a group, and answer each of its requests."""
-        raise NotImplementedError
 
-    def _after_group(self) -> None:
+    def _after_group(self) -> None:  # noqa: B027 - only the spool has something due
         """Do what is due after a group, or at the time of `_seconds_left`."""
 
     def _seconds_left(self) -> float | None:
         """Return the seconds until `_after_group` is due although no request comes; None: never."""
         return None
 
+    @abstractmethod
     def _end(self) -> None:
         """Do what is due after the last group."""
 
