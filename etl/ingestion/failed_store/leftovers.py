@@ -37,6 +37,15 @@ def sweep_replay(store: FailedStore, dataset: str, run: str, id: str) -> None:
     _clear(store, dataset, run, f"{id}[rf]", ())
 
 
+def runs_with_unknown(store: FailedStore, dataset: str, known: Collection[str]) -> set[str]:
+    """Return the runs of a dataset with files of other ids: crashes have left them, or commands are at work."""
+    found = set()
+    for path in (store.folder / dataset).glob("*/*.*"):
+        if path.name.removeprefix(".").partition(".")[0] not in known:
+            found.add(path.parent.name.partition(".")[0])
+    return found
+
+
 def _clear(store: FailedStore, dataset: str, run: str, ids: str, known: Collection[str]) -> None:
     """Remove temporary files, and move complete files aside that are not known; files of others stay."""
     of_run = store.folder / dataset / run

@@ -37,6 +37,18 @@ def purge(connection: psycopg.Connection, store: FailedStore, age: timedelta, da
         yield Removed(name=name, bytes=size)
 
 
+def sweep_crashed(connection: psycopg.Connection, store: FailedStore, dataset: str) -> None:
+    """Clear up after all runs of a dataset that nobody works on: a crash may have ended a run that never continues.
+
+    Raises UsageError when a folder cannot be changed.
+    """
+    known = {failure.id for failure in failures.find(connection, dataset=dataset)}
+    if suspects := leftovers.runs_with_unknown(store, dataset, known):
+        for owner, run in runs.every(connection):
+            if owner == dataset and run in suspects:
+                _sweep(connection, store, dataset, run)
+
+
 def _sweep(connection: psycopg.Connection, store: FailedStore, dataset: str, run: str) -> None:
     """Clear up after attempts of a run, unless one works now: it writes files before the ledger names them."""
     with connection.transaction():
