@@ -205,7 +205,9 @@ def _disturb(place: Place, chance: random.Random) -> tuple[Counter[str], Senders
     senders = Senders(place.port)
     try:
         while done.total() < KILLS:
-            time.sleep(chance.uniform(0.05, 1.5))
+            before = senders.answers["202"]
+            until(lambda before=before: senders.answers["202"] > before, "an acknowledged request", 60)
+            time.sleep(chance.uniform(0, 0.7))
             fault = chance.choice(place.faults)
             fault(running)
             done[fault.__name__] += 1
