@@ -205,8 +205,7 @@ def _disturb(place: Place, chance: random.Random) -> tuple[Counter[str], Senders
     senders = Senders(place.port)
     try:
         while done.total() < KILLS:
-            before = senders.answers["202"]
-            until(lambda before=before: senders.answers["202"] > before, "an acknowledged request", 60)
+            senders.await_acknowledged()
             time.sleep(chance.uniform(0, 0.7))
             fault = chance.choice(place.faults)
             fault(running)

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.waiting import until
+
 SENDERS = 3
 # How long a sender repeats a request that has an Idempotency-Key.
 TRIES = 200
@@ -65,6 +67,11 @@ class Senders:
                 return True
             time.sleep(0.05)
         return False
+
+    def await_acknowledged(self) -> None:
+        """Wait until another request is acknowledged."""
+        before = self.answers["202"]
+        until(lambda: self.answers["202"] > before, "an acknowledged request", 60)
 
     def send_last(self) -> None:
         """Send a request to each dataset, again and again until it is acknowledged."""
