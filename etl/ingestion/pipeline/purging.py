@@ -11,6 +11,9 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, locks, packing, runs
 from etl.quick_dataclasses import dataclass
 
+_NEWEST_RUNS = 10
+"""So many runs are looked at: a crash has changed the folder of its run last. `purge` looks at all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
@@ -38,12 +41,15 @@ def purge(connection: psycopg.Connection, store: FailedStore, age: timedelta, da
 
 
 def sweep_crashed(connection: psycopg.Connection, store: FailedStore, dataset: str) -> None:
-    """Clear up after all runs of a dataset that nobody works on: a crash may have ended a run that never continues.
+    """Clear up after the last runs of a dataset, unless one works now: a crash may have ended one that never continues.
 
     Raises UsageError when a folder cannot be changed.
     """
-    known = {failure.id for failure in failures.find(connection, dataset=dataset)}
-    if suspects := leftovers.runs_with_unknown(store, dataset, known):
+    newest = leftovers.newest_runs(store, dataset, _NEWEST_RUNS)
+    if not newest:
+        return
+    known = {failure.id for failure in failures.find(connection, runs=newest)}
+    if suspects := leftovers.runs_with_unknown(store, dataset, newest, known):
         for owner, run in runs.every(connection):
             if owner == dataset and run in suspects:
                 _sweep(connection, store, dataset, run)
