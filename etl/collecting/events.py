@@ -18,6 +18,8 @@ MOST_EVENTS = 100_000
 """Events of one request at most: the smallest ones cost many times their bytes in memory."""
 
 _AT_BYTE = re.compile(r"\(byte (\d+)\)")
+_HALF_PAIR = re.compile(rb"(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u)")
+"""The first half of a surrogate pair, without an escape after it. The decoder calls its text truncated."""
 _BLANKS = b" \t\r\n"
 
 _value = msgspec.json.Decoder(msgspec.Raw)
@@ -64,13 +66,15 @@ def events_of(body: bytes) -> Events:
     values = _decoded(body) if body[start : start + 1] == b"[" else _lines(body)
     if len(values) > MOST_EVENTS:
         raise TooLargeError(f"a request has at most {MOST_EVENTS:,} events: send several")
-    lines = [_line(value) for value in values]
+    lines = [bytes(value) for value in values]
+    if b"\n" in body or b"\r" in body:
+        lines = [_line(line) for line in lines]
     for number, line in enumerate(lines, 1):
         if not line.startswith(b"{"):
             raise NotEventsError(f"expected an object, and value {number} is none", _place(body, values, number))
         if len(line) > MAX_EVENT_BYTES:
             raise TooLargeError(f"event {number} has more than {MAX_EVENT_BYTES:,} bytes: load it from a file")
-        if line.count(b"[") + line.count(b"{") > LAYER_LEVELS and is_nested_deeper(line, LAYER_LEVELS):
+        if len(line) > 2 * LAYER_LEVELS and _has_levels(line):
             raise TooLargeError(f"event {number} is nested deeper than {LAYER_LEVELS} levels: load it from a file")
     return Events(lines=b"\n".join([*lines, b""]), lengths=[len(line) + 1 for line in lines])
 
@@ -79,29 +83,36 @@ def _decoded(body: bytes) -> Sequence[msgspec.Raw]:
     try:
         return _array.decode(body)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise _fault(error) from None
+        raise _fault(error, body) from None
 
 
 def _lines(body: bytes) -> Sequence[msgspec.Raw]:
     try:
         return _value.decode_lines(body)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise _fault(error) from None
+        raise _fault(error, body) from None
 
 
-def _fault(error: Exception) -> NotEventsError:
+def _fault(error: Exception, body: bytes) -> NotEventsError:
     """Return the fault of a body, without a word of its content."""
     if isinstance(error, RecursionError):
         return NotEventsError("the JSON is nested too deep")
     found = _AT_BYTE.search(str(error))
     if "truncated" in str(error):
-        return NotEventsError("the JSON ends too early, or has half of a surrogate pair")
+        half = _HALF_PAIR.search(body)
+        if half is not None:
+            return NotEventsError("expected JSON, and half of a surrogate pair is none", half.start(1))
+        return NotEventsError("the JSON ends too early", len(body))
     return NotEventsError("expected JSON", int(found[1]) if found else None)
 
 
-def _line(value: msgspec.Raw) -> bytes:
+def _has_levels(line: bytes) -> bool:
+    """Return whether an event has too many levels."""
+    return line.count(b"[") + line.count(b"{") > LAYER_LEVELS and is_nested_deeper(line, LAYER_LEVELS)
+
+
+def _line(line: bytes) -> bytes:
     """Return a value on one line: a line end in JSON is between two tokens."""
-    line = bytes(value)
     return line.translate(LINE_ENDS) if b"\n" in line or b"\r" in line else line
 
 

@@ -31,6 +31,7 @@ from etl.ingestion.failed_store.locating import RecordLocation
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, locks, losses, runs, streams
 from etl.ingestion.ledger.streams import EventKey, NewStretch
+from etl.ingestion.pipeline import purging
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter, worker
 from etl.ingestion.pipeline.batches import Loader, retry_policy
 from etl.ingestion.pipeline.job import Load
@@ -194,6 +195,7 @@ class StreamLoader:
             require_key(connection, target.dataset)
         losses.require_rows(connection, [(target.dataset, target.mode)], force=False, allow_empty=False)
         self._store.belong_to(runs.database_id(connection))
+        purging.sweep_crashed(connection, self._store, target.dataset.name)
 
     @cached_property
     def _dataset(self) -> Dataset:

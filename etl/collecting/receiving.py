@@ -32,7 +32,7 @@ from etl.collecting.buffers import (
     Store,
     UnreadableError,
 )
-from etl.collecting.events import Events, NotEventsError, TooLargeError, events_of
+from etl.collecting.events import Events
 from etl.collecting.loading import require_collectable
 from etl.collecting.places import Fate, fate_of
 from etl.collecting.status import waiting_in
@@ -198,7 +198,7 @@ class Receiver:
         key = headers.get(b"idempotency-key")
         if key is not None and not 0 < len(key) <= _MOST_KEY:
             raise AnswerError(400, f"expected an Idempotency-Key of 1 to {_MOST_KEY} bytes", close=True)
-        events = _parsed(await self._bodies.read(headers, receive))
+        events = await self._bodies.events(headers, receive)
         accepted = Accepted(stream="", offsets=[])
         if events.lengths:
             accepted = await _written(buffer, events, key)
@@ -303,15 +303,6 @@ class Receiver:
 
 def _by(label: str, values: "Counter[Any] | dict[str, int]") -> dict[str, float]:
     return {f'{{{label}="{name}"}}': count for name, count in values.items()}
-
-
-def _parsed(body: bytes) -> Events:
-    try:
-        return events_of(body)
-    except NotEventsError as error:
-        raise AnswerError(422, str(error), members={"byte": error.byte}) from None
-    except TooLargeError as error:
-        raise AnswerError(413, str(error)) from None
 
 
 async def _written(buffer: Buffer, events: Events, key: bytes | None) -> Accepted:

@@ -41,10 +41,12 @@ def collect(database: Database, config_dir: Path, settings: CollectSettings, log
         receiving(database, config_dir, settings, logs, gate) as receiver,
     ):
         host, port = listener.getsockname()[:2]
-        server = DrainingServer(_config(receiver))
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         logging.getLogger("uvicorn").setLevel("ERROR")  # Its warnings are one line for each wrong request.
-        log.info("collecting", address=address, database=database.name, buffer=receiver.buffer)
+        server = DrainingServer(
+            _config(receiver),
+            lambda: log.info("collecting", address=address, database=database.name, buffer=receiver.buffer),
+        )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.serve(sockets=[listener]))
     return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT

@@ -75,7 +75,7 @@ class Spool(GroupWriter):
 
     @property
     def bytes(self) -> int:
-        """The bytes of the spool on the disk, as they were counted last."""
+        """The bytes of the spool on the disk, as they were counted last, and what was written since then."""
         return self._bytes
 
     def _require_open(self) -> None:
@@ -230,7 +230,9 @@ class Spool(GroupWriter):
             with suppress(OSError):
                 os.ftruncate(self._file, self._segment_bytes)
             raise
-        self._segment_bytes = os.lseek(self._file, 0, os.SEEK_CUR)
+        end = os.lseek(self._file, 0, os.SEEK_CUR)
+        self._bytes += end - self._segment_bytes
+        self._segment_bytes = end
         self._at = group.end
 
     def _cut_off(self, error: OSError) -> None:

@@ -78,11 +78,14 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings, open_ev
         )
         guard = _guard(service, database, settings)
         host, port = listener.getsockname()[:2]
-        server = DrainingServer(_config(application(service, guard.gate, guard.tokens, origins)), service.stream.close)
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         logging.getLogger("uvicorn").setLevel("ERROR")  # Its warnings are one line for each wrong request.
         parsers = f"httptools {httptools.__version__}, websockets {websockets_version}"
-        log.info("serving", address=address, database=database.name, parsers=parsers)
+        server = DrainingServer(
+            _config(application(service, guard.gate, guard.tokens, origins)),
+            lambda: log.info("serving", address=address, database=database.name, parsers=parsers),
+            service.stream.close,
+        )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.serve(sockets=[listener]))
     log.info("service_ended", signal=server.signal)
@@ -185,12 +188,16 @@ def origins_of(settings: ServeSettings) -> frozenset[bytes]:
 class DrainingServer(uvicorn.Server):
     """A server that drains at the first signal, and does not send it again afterwards: the exit code says it.
 
-    `close` is called at each signal, and ends what would last longer than requests.
+    `begun` is called when it takes requests and signals; `close` is called at each signal, and ends what would last
+    longer than requests.
     """
 
-    def __init__(self, config: uvicorn.Config, close: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, begun: Callable[[], None], close: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(config)
         self.signal: int | None = None
+        self._begun = begun
         self._close = close
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -198,6 +205,8 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         gc.collect()
         gc.freeze()
+        if not self.should_exit:
+            self._begun()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -68,6 +68,21 @@ def test_acknowledged_is_loaded(site: Site) -> None:
     assert site.value("select sum(count_events) from etl.streams") == 5
 
 
+def test_what_a_crash_left_in_the_failed_store(site: Site) -> None:
+    """A file that a killed collector wrote, and did not enter, is moved aside by the next one, which has other runs."""
+    site.define(SMALL_PARCELS)
+    with loading_directly(site) as killed:
+        killed.submit(_events({"parcel_id": "A", "weight": "x"})).result()
+    [entered] = site.store.glob("parcels/*/*.json")
+    unknown = entered.with_name(f"{entered.parent.name}-b9999999.json")
+    for ending in (".json", ".ndjson"):
+        unknown.with_suffix(ending).write_bytes(entered.with_suffix(ending).read_bytes())
+    with loading_directly(site) as other:
+        other.submit(_events({"parcel_id": "B"})).result()
+    assert sorted(path.name for path in entered.parent.glob("*.json")) == [entered.name]
+    assert sorted(path.name for path in (entered.parent / "aside").glob("*.json")) == [unknown.name]
+
+
 def test_a_commit_in_doubt(site: Site) -> None:
     """When the answer to the commit is lost, the events are loaded once, and are acknowledged."""
     site.define(SMALL_PARCELS)

@@ -1,5 +1,6 @@
 """The spool: what is acknowledged is on the disk, whatever is killed, and nothing is acknowledged that is not."""
 
+import json
 import os
 import signal
 import subprocess
@@ -86,7 +87,11 @@ def test_events_of_a_body(body: str, lines: list[bytes]) -> None:
         (b'{"a": 1}\n 17', 10),
         (b'[{"a": 1}, "x"]', 11),
         (b'{"a": "\xff"}', 7),
-        (b'{"a": 1', None),
+        (b'{"a": 1', 7),
+        (b'[{"a": 1}\n', 10),
+        (b'{"a": "\\\\\\ud800"}', 9),
+        (b'{"a": "\\udc00"}', 13),
+        (b'{"a": "\\\\ud800', 14),
         (b'{"a":' * 100_000, None),
     ],
 )
@@ -261,6 +266,17 @@ def test_a_full_backlog(tmp_path: Path) -> None:
     spool.close()
     reading.remove_loaded(stream, 27, at_once, is_last=False)
     assert segments.streams(folder) == []
+
+
+def test_a_backlog_that_fills_at_once(tmp_path: Path) -> None:
+    """What was written since the bytes were counted last is part of the backlog."""
+    spool = Spool(tmp_path / "scans", Limits(most_bytes=1_000))
+    event = _events(json.dumps({"text": "x" * 1_000}))
+    spool.submit(event).result()
+    assert spool.bytes > 1_000
+    with pytest.raises(RefusedError, match="wait to be loaded"):
+        spool.submit(event)
+    spool.close()
 
 
 def test_events_that_wait_are_counted(spool: Spool, tmp_path: Path) -> None:

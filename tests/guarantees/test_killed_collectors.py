@@ -1,22 +1,22 @@
-"""Collectors, loaders and servers are killed, and the disk of the spool is full: each acknowledged event is there once.
+"""Whatever takes events is killed with all that it needs, or its disk is full: each acknowledged event is there once.
 
-`ETL_TEST_KILLS` is the number of faults; each is chosen at random. With `ETL_TEST_REPORT` the counts go to this file.
+`ETL_TEST_KILLS` is the number of faults; each is chosen at random, by `ETL_TEST_SEED` if that is set. With
+`ETL_TEST_REPORT` the counts go to this file.
 """
 
-import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, Literal, LiteralString
 
 import httpx
 import psutil
@@ -26,92 +26,51 @@ import pytest
 from etl.embedded import Server
 from tests.support.commands import Running
 from tests.support.definitions import SMALL_PARCELS
+from tests.support.senders import Senders
 from tests.support.servers import free_port
 from tests.support.site import Site
 from tests.support.waiting import until
 
-KILLS = int(os.environ.get("ETL_TEST_KILLS", "24"))
+KILLS = int(os.environ.get("ETL_TEST_KILLS", "8"))
 REPORT = os.environ.get("ETL_TEST_REPORT")
-SENDERS = 3
 # The failed store keeps two small files for each group that has a refused event.
 DISK = f"{24 + 2 * KILLS}m"
-# How long a sender repeats a request that has an Idempotency-Key.
-TRIES = 200
 
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Senders:
-    """Threads that send numbered events, and note which were answered with 202, and which were sent at all.
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What takes events, and where they wait; its settings are in the environment, which both commands read."""
 
-    Half of the requests have an Idempotency-Key and are repeated until they are acknowledged; the others are sent once.
-    """
+    command: Literal["collect", "serve"]
+    buffer: Literal["spool", "embedded", "direct"]
 
-    port: int
-    acknowledged: dict[str, set[str]] = field(default_factory=lambda: {"parcels": set(), "tracking_events": set()})
-    answers: Counter[str] = field(default_factory=Counter)
-    unsure: set[str] = field(default_factory=set)
-    is_ended: bool = False
+    @property
+    def words(self) -> list[str]:
+        """The command without its address."""
+        return ["serve", "--collect", "--no-access-log"] if self.command == "serve" else ["collect"]
 
-    def __post_init__(self) -> None:
-        """Begin to send."""
-        self._numbers = itertools.count()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._send_all) for _ in range(SENDERS)]
-        for thread in self._threads:
-            thread.start()
-
-    def _send_all(self) -> None:
-        with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=20) as client:
-            while not self.is_ended:
-                with self._lock:
-                    number = next(self._numbers)
-                dataset = "parcels" if number % 2 else "tracking_events"
-                names = [f"E{5 * number + place}" for place in range(5)]
-                time.sleep(0.02)
-                if not self._send(client, dataset, names, has_key=number % 4 < 2):
-                    self.unsure.update(names)
-
-    def _send(self, client: httpx.Client, dataset: str, names: list[str], *, has_key: bool) -> bool:
-        """Send a request; return whether it was acknowledged."""
-        event = _parcel if dataset == "parcels" else _tracking_event
-        headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": names[0]} if has_key else {})
-        body = json.dumps([event(name, is_bad=place == 4) for place, name in enumerate(names)])
-        for _ in range(TRIES if has_key else 1):
-            try:
-                answer = client.post(f"/v1/events/{dataset}", content=body, headers=headers)
-            except httpx.TransportError:
-                self.answers["none"] += 1
-                time.sleep(0.05)
-                continue
-            self.answers[str(answer.status_code)] += 1
-            if answer.status_code == 202:
-                self.acknowledged[dataset].update(names)
-                return True
-            time.sleep(0.05)
-        return False
-
-    def end(self) -> None:
-        """Send no more."""
-        self.is_ended = True
-        for thread in self._threads:
-            thread.join()
+    def environment(self, disk: Path) -> dict[str, str]:
+        """Return the settings of the command."""
+        found = {
+            "ETL_COLLECT_SPOOL": str(disk / "spool"),
+            "ETL_COLLECT_FAILED_DIR": str(disk / "failed"),
+            "ETL_SERVE_FAILED_DIR": str(disk / "failed"),
+            "ETL_COLLECT_REFRESH_SECONDS": "0.5",
+        }
+        key = "ETL_COLLECT_DIRECT" if self.buffer == "direct" else "ETL_COLLECT_BUFFER"
+        return found | {key: "true" if self.buffer == "direct" else self.buffer}
 
 
-def _parcel(name: str, *, is_bad: bool) -> dict[str, Any]:
-    return {"parcel_id": name, "weight": "x" if is_bad else 1}
-
-
-def _tracking_event(name: str, *, is_bad: bool) -> dict[str, Any]:
-    number = int(name[1:])
-    return {
-        "event_id": name,
-        "shipment_id": f"S{number % 1000}",
-        "event_code": "EXCEPTION",
-        "exception_code": ("DAMAGED", "WEATHER", "CUSTOMS")[number % 3],
-        "occurred_at": "never" if is_bad else f"2026-11-{1 + number % 28:02}T09:00:00Z",
-    }
+VARIANTS = {
+    "collect": Variant(command="collect", buffer="spool"),
+    "collect-direct": Variant(command="collect", buffer="direct"),
+    "collect-valkey": Variant(command="collect", buffer="embedded"),
+    "serve": Variant(command="serve", buffer="spool"),
+    "serve-direct": Variant(command="serve", buffer="direct"),
+    "serve-valkey": Variant(command="serve", buffer="embedded"),
+}
 
 
 @contextmanager
@@ -130,18 +89,19 @@ def _small_disk(folder: Path) -> Iterator[Path]:
 
 @dataclass
 class Place:
-    """A site with an embedded server of its own, whose spool and failed store are on a small disk, and a collector."""
+    """A site with an embedded server of its own, whose spool and failed store are on a small disk."""
 
     site: Site
     server: Server
     disk: Path
+    variant: Variant
     port: int = field(default_factory=free_port)
 
     def begin(self) -> Running:
-        """Start a collector, and again while the server that was killed cannot be reached."""
-        options = ("--port", f"{self.port}", "--spool", self.disk / "spool", "--failed-dir", self.disk / "failed")
+        """Start what takes events, and again while the server that was killed cannot be reached."""
+        env = self.variant.environment(self.disk)
         for _ in range(20):
-            running = self.site.start("--log-format", "json", "collect", *options, "--refresh-seconds", "0.5")
+            running = self.site.start("--log-format", "json", *self.variant.words, "--port", str(self.port), env=env)
             _await(running)
             if running.is_running():
                 return running
@@ -155,12 +115,23 @@ class Place:
 
     # The faults
 
+    @property
+    def faults(self) -> list[Callable[[Running], None]]:
+        """What can happen to this variant."""
+        found = [self.kill_service, self.kill_backends, self.kill_server, self.fill_disk, self.kill_both]
+        if self.variant.buffer != "direct":
+            found.append(self.kill_loader)
+        if self.variant.buffer == "embedded":
+            found.append(self.kill_valkey)
+        return found
+
     def kill_loader(self, running: Running) -> None:
         """End the loader process."""
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(running.process.pid).children():
-                if "spawn_main" in " ".join(child.cmdline()):
-                    child.kill()
+        _kill_children(running, "spawn_main")
+
+    def kill_valkey(self, running: Running) -> None:
+        """End the server of the buffer."""
+        _kill_children(running, "valkey-server")
 
     def kill_backends(self, _running: Running) -> None:
         """End the backends of the collector."""
@@ -185,19 +156,27 @@ class Place:
         time.sleep(1)
         filler.unlink()
 
-    def kill_collector(self, running: Running) -> None:
-        """End the collector."""
+    def kill_service(self, running: Running) -> None:
+        """End what takes events."""
         running.process.send_signal(signal.SIGKILL)
         running.process.wait()
 
     def kill_both(self, running: Running) -> None:
-        """End the collector and the server at the same time."""
+        """End what takes events, and the server, at the same time."""
         self.kill_server(running)
-        self.kill_collector(running)
+        self.kill_service(running)
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def _kill_children(running: Running, word: str) -> None:
+    """End the child processes that have a word in their command."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(running.process.pid).children():
+            if word in " ".join(child.cmdline()):
+                child.kill()
+
+
+@pytest.fixture(params=VARIANTS)
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
     """Give a place of two datasets: one appends, one merges and has aggregates."""
     with _small_disk(tmp_path / "disk") as disk:
         server = Server(tmp_path / "postgres")
@@ -207,33 +186,28 @@ def place(tmp_path: Path) -> Iterator[Place]:
             site.write_definition(SMALL_PARCELS)
             site.run("db", "migrate", own_process=True, timeout=120)
             site.run("dataset", "create", "parcels", own_process=True)
-            yield Place(site=site, server=server, disk=disk)
+            yield Place(site=site, server=server, disk=disk, variant=VARIANTS[request.param])
         finally:
             site.close()
             server.stop()
 
 
 def _await(running: Running) -> None:
-    until(lambda: running.events("collecting") or not running.is_running(), "the collector", 120)
+    until(
+        lambda: running.events("collecting") or running.events("serving") or not running.is_running(), "the start", 120
+    )
 
 
 def _disturb(place: Place, chance: random.Random) -> tuple[Counter[str], Senders]:
     """Send events while faults happen, and return what happened."""
-    faults: list[Callable[[Running], None]] = [
-        place.kill_collector,
-        place.kill_loader,
-        place.kill_backends,
-        place.kill_server,
-        place.fill_disk,
-        place.kill_both,
-    ]
     done: Counter[str] = Counter()
     running = place.begin()
     senders = Senders(place.port)
     try:
         while done.total() < KILLS:
-            time.sleep(chance.uniform(0.05, 1.5))
-            fault = chance.choice(faults)
+            senders.await_acknowledged()
+            time.sleep(chance.uniform(0, 0.7))
+            fault = chance.choice(place.faults)
             fault(running)
             done[fault.__name__] += 1
             if not running.is_running():
@@ -246,6 +220,7 @@ def _disturb(place: Place, chance: random.Random) -> tuple[Counter[str], Senders
         running.process.send_signal(signal.SIGTERM)
         assert running.ended(120).returncode == 0, running.stderr()
         running = place.begin()
+    senders.send_last()  # The first event of a dataset lets the collector clear up what crashes have left.
     until(lambda: _waiting(place) == 0, "the end of the backlog", 120)
     running.process.send_signal(signal.SIGTERM)
     assert running.ended(120).returncode == 0, running.stderr()
@@ -253,9 +228,12 @@ def _disturb(place: Place, chance: random.Random) -> tuple[Counter[str], Senders
 
 
 def _waiting(place: Place) -> int:
+    """Return how many events wait; without a buffer none does."""
     with httpx.Client(trust_env=False, timeout=20) as client:
-        health = client.get(f"http://127.0.0.1:{place.port}/healthz").json()
-    return int(health["waiting_events"])
+        text = client.get(f"http://127.0.0.1:{place.port}/metrics").text
+    found = re.search(r"^etl_collect_waiting_events (\d+)$", text, re.MULTILINE)
+    assert found or place.variant.buffer == "direct", text
+    return int(found[1]) if found else 0
 
 
 def _refused(place: Place, dataset: str, key: str) -> list[str]:
@@ -265,10 +243,10 @@ def _refused(place: Place, dataset: str, key: str) -> list[str]:
 
 def test_each_acknowledged_event_is_there_once(place: Place) -> None:
     """Acknowledged events are loaded or refused, each once; ledger, streams and aggregates agree with the tables."""
-    seed = random.SystemRandom().randrange(1 << 30)
+    seed = int(os.environ.get("ETL_TEST_SEED", random.SystemRandom().randrange(1 << 30)))
     done, senders = _disturb(place, random.Random(seed))
     place.server.start()  # The last collector may have stopped one that was started in the meantime.
-    counts: dict[str, Any] = {"seed": seed, "faults": done, "answers": senders.answers}
+    counts: dict[str, Any] = {"variant": vars(place.variant), "seed": seed, "faults": done, "answers": senders.answers}
     ledger = (
         "select r.dataset, sum(b.count_records), sum(b.count_loaded), sum(b.count_rejected),"
         " sum(coalesce(b.count_failed, 0)) from etl.batches b join etl.runs r using (run) group by 1"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,57 @@ def test_a_file_that_grows(site: Site) -> None:
     assert [summary["status"] for summary in ended.summaries] == ["loaded"] * 3
     assert sum(summary["records"]["skipped"] for summary in ended.summaries) == 5
     assert site.load("parcels", "log.ndjson.1")["status"] == "already_loaded"
+
+
+@pytest.mark.slow
+def test_rotations_of_a_busy_file(site: Site) -> None:
+    """A writer that never rests renames its file, or cuts it off, and the load is killed: each line is loaded once."""
+    path, written = site.folder / "log.ndjson", 0
+    running = _follow(site, path)
+
+    def write(lines: int) -> None:
+        nonlocal written
+        _append(path, _lines(written + 1, written + lines))
+        written += lines
+
+    for rotation in range(6):
+        for part in range(10):
+            write(400)
+            if part == 5 and rotation % 3 == 1:
+                running.process.send_signal(signal.SIGKILL)
+                running.process.wait()
+                write(400)
+                running = _follow(site, path)
+            time.sleep(0.02)
+        # Who is not there while its file gets another name, or is cut off, cannot know what was lost.
+        _await_rows(site, running, written)
+        if rotation % 2:
+            os.truncate(path, 0)
+        else:
+            path.rename(site.folder / f"log.ndjson.{rotation}")
+    write(7)
+    _await_rows(site, running, written)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.ended().returncode == 0
+
+
+@pytest.mark.slow
+def test_what_was_rotated_while_nobody_followed(site: Site) -> None:
+    """A load of the rotated files by their names adds the lines that are missing, and no other."""
+    path, rotated = site.folder / "log.ndjson", site.folder / "log.ndjson.1"
+    running = _follow(site, path)
+    path.write_bytes(_lines(1, 3))
+    _await_rows(site, running, 3)
+    running.process.send_signal(signal.SIGKILL)
+    running.process.wait()
+    _append(path, _lines(4, 5))
+    path.rename(rotated)
+    path.write_bytes(_lines(6, 7))
+    running = _follow(site, path)
+    _await_rows(site, running, 5)
+    counts = site.load("parcels", "log.ndjson.*")["records"]
+    assert (counts["read"], counts["skipped"], counts["loaded"]) == (5, 3, 2)
+    _await_rows(site, running, 7)
 
 
 @pytest.mark.slow

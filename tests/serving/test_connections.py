@@ -1,6 +1,8 @@
 """The connections of a server are bounded: the idle ones make room, and the head of a request has limits."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -10,6 +12,7 @@ import uvicorn
 
 from etl.serving import connections
 from etl.serving.connections import guarded
+from etl.serving.server import DrainingServer, bound
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 Scenario = Callable[[int], Awaitable[None]]
@@ -95,3 +98,16 @@ def test_a_head_has_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         writer.close()
 
     _play(scenario)
+
+
+def test_a_signal_at_the_beginning() -> None:
+    """A server that says that it has begun ends by a signal as later: after its requests, and with the number noted."""
+    config = uvicorn.Config(_app, ws="none", lifespan="off", log_config=None)
+    server = DrainingServer(config, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with bound("127.0.0.1", 0) as listener:
+            asyncio.run(asyncio.wait_for(server.serve(sockets=[listener]), 20))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert server.signal == signal.SIGTERM

@@ -5,6 +5,7 @@ A complete file that the ledger does not name is not removed: it is moved aside,
 
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,6 +36,31 @@ def sweep_replay(store: FailedStore, dataset: str, run: str, id: str) -> None:
     Raises UsageError when the folder cannot be changed.
     """
     _clear(store, dataset, run, f"{id}[rf]", ())
+
+
+def newest_runs(store: FailedStore, dataset: str, most: int) -> list[str]:
+    """Return the runs of a dataset whose folders were changed last."""
+    changed: dict[str, float] = {}
+    for folder in (store.folder / dataset).glob("*/"):
+        with suppress(FileNotFoundError):
+            run = _run_of(folder)
+            changed[run] = max(folder.stat().st_mtime, changed.get(run, 0.0))
+    return sorted(changed, key=changed.__getitem__, reverse=True)[:most]
+
+
+def runs_with_unknown(store: FailedStore, dataset: str, runs: Collection[str], known: Collection[str]) -> set[str]:
+    """Return those of these runs that have files of other ids: crashes have left them, or commands are at work."""
+    return {
+        _run_of(path.parent)
+        for run in runs
+        for path in (store.folder / dataset).glob(f"{run}*/*.*")
+        if path.name.removeprefix(".").partition(".")[0] not in known
+    }
+
+
+def _run_of(folder: Path) -> str:
+    """Return the run of a folder; that of a copy of the database has a further ending."""
+    return folder.name.partition(".")[0]
 
 
 def _clear(store: FailedStore, dataset: str, run: str, ids: str, known: Collection[str]) -> None:

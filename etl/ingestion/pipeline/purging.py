@@ -11,6 +11,9 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import failures, locks, packing, runs
 from etl.quick_dataclasses import dataclass
 
+_NEWEST_RUNS = 10
+"""So many runs are looked at: a crash has changed the folder of its run last. `purge` looks at all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
@@ -35,6 +38,21 @@ def purge(connection: psycopg.Connection, store: FailedStore, age: timedelta, da
             _sweep(connection, store, owner, run)
     for name, size in leftovers.purge(store, age, dataset):
         yield Removed(name=name, bytes=size)
+
+
+def sweep_crashed(connection: psycopg.Connection, store: FailedStore, dataset: str) -> None:
+    """Clear up after the last runs of a dataset, unless one works now: a crash may have ended one that never continues.
+
+    Raises UsageError when a folder cannot be changed.
+    """
+    newest = leftovers.newest_runs(store, dataset, _NEWEST_RUNS)
+    if not newest:
+        return
+    known = {failure.id for failure in failures.find(connection, runs=newest)}
+    if suspects := leftovers.runs_with_unknown(store, dataset, newest, known):
+        for owner, run in runs.every(connection):
+            if owner == dataset and run in suspects:
+                _sweep(connection, store, dataset, run)
 
 
 def _sweep(connection: psycopg.Connection, store: FailedStore, dataset: str, run: str) -> None:
