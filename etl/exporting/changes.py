@@ -156,4 +156,4 @@ def is_within(month: str, ranges: Sequence[BucketRange]) -> bool:
 
 def _place(date: str) -> tuple[int, int]:
     year, month = date.split("-")[:2]
-    return int(year), int(month)
+    return -int(year) if date.endswith("BC") else int(year), int(month)
