@@ -16,10 +16,10 @@ from psycopg.pq import ExecStatus
 
 from etl.exporting.server_columns import NO_MONTH
 
-BLOCK_BYTES = 10 << 20
+BLOCK_BYTES = 6 << 20
 """Bytes of a block, which becomes a row group. A file keeps a description of each in memory until it is complete."""
 
-HELD_BYTES = 16 << 20
+HELD_BYTES = 8 << 20
 """Bytes of rows of all months in memory that are no block yet."""
 
 _LOOK_BYTES = 1 << 20

@@ -6,7 +6,7 @@ again: with the digits that all values need, then in the guarded form, which hol
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +23,7 @@ from etl.exporting.receiving import Copied
 from etl.exporting.server_columns import ARRAYS, TIMES, ServerColumn
 from etl.exporting.stages import each_beside
 from etl.exporting.subjects import Subject
+from etl.quick_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from etl.exporting.columns import CarriedColumn, Digits
