@@ -7,7 +7,6 @@ version instead. What is neither, such as a view, is written anew each time.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import psycopg
 import structlog
@@ -21,6 +20,7 @@ from etl.exporting.tables import without_month
 from etl.precalculation import installation, triggers
 from etl.precalculation.buckets import ALL, EVERYTHING, KINDS, BucketKind, BucketRange
 from etl.precalculation.pending import gather, take_buckets
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("exporting")
 _MONTH = KINDS["month"]
@@ -156,4 +156,4 @@ def is_within(month: str, ranges: Sequence[BucketRange]) -> bool:
 
 def _place(date: str) -> tuple[int, int]:
     year, month = date.split("-")[:2]
-    return int(year), int(month)
+    return -int(year) if date.endswith("BC") else int(year), int(month)

@@ -8,7 +8,6 @@ decimals as floating-point numbers or not at all. Needs pyarrow, of the extra `p
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ from psycopg import sql
 
 from etl import queries
 from etl.exporting.server_columns import ARRAYS, TIMES, ServerColumn
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("exporting")
 

@@ -3,11 +3,12 @@
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any, Literal
 
 import msgspec
@@ -25,6 +26,7 @@ from etl.exporting.server_columns import NO_MONTH
 from etl.exporting.subjects import Subject
 from etl.exporting.tables import Destination, Written
 from etl.precalculation import reading
+from etl.quick_dataclasses import dataclass
 from etl.version import __version__
 
 Format = Literal["parquet", "csv", "duckdb", "arrow"]
@@ -58,6 +60,9 @@ def export(connection: psycopg.Connection, request: ExportRequest, place: Place)
     require_packages(request.format)
     if request.format == "duckdb" and (request.by_month or request.since_last):
         raise UsageError("a database of DuckDB is one file that is written as a whole: no --partition, no --since-last")
+    if request.format != "csv":
+        # Half of the time of an export that writes little; the server answers meanwhile.
+        Thread(target=import_module, args=["etl.exporting.blocks"]).start()
     with place.held(), _explained(connection):
         before = _manifest_of(place)
         kept = before.files if before else []

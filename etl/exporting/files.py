@@ -53,6 +53,32 @@ class HashedFile(io.RawIOBase):
         return File(path=name, month=month, rows=rows, bytes=self.size, sha256=self._digest.hexdigest())
 
 
+class CsvFile:
+    """A file of rows of CSV, as the server sends them. It begins with `header`, the names of the columns."""
+
+    def __init__(self, file: HashedFile, name: str, month: str | None, header: bytes) -> None:
+        self._file = file
+        self._name = name
+        self._month = month
+        self._rows = 0
+        file.write(header)
+
+    def write(self, rows: bytes) -> None:
+        """Write rows."""
+        self._file.write(rows)
+        # Every second part is between quotes, where the end of a line ends no row.
+        self._rows += sum(part.count(b"\n") for part in rows.split(b'"')[::2])
+
+    def close(self) -> File:
+        """Complete the file on the disk, and return its entry in the manifest."""
+        self._file.close()
+        return self._file.entry(self._name, self._month, self._rows)
+
+    def abandon(self) -> None:
+        """Remove the file."""
+        self._file.abandon()
+
+
 def digested(path: Path) -> tuple[int, str]:
     """Write a file of another program to the disk; return the number of its bytes and their digest."""
     with path.open("rb") as file:

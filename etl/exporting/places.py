@@ -1,7 +1,6 @@
-"""Where an export is written: a folder, or a folder of an object store by fsspec. Each file is complete or absent.
+"""Where an export is written: a folder of this machine, or of an object store. Each file is complete or absent.
 
-Knows no table and no format. A file is written on this machine first. In a folder it gets its name when all files are
-complete; an object store shows an upload only when it is complete.
+Knows no table and no format. A file in a folder gets its name when all files are complete.
 """
 
 import fcntl
@@ -9,22 +8,19 @@ import os
 import re
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
-from etl.errors import BusyError, OutputError, UsageError, cannot_write, reason_of
+from etl.errors import BusyError, UsageError, cannot_write, reason_of
 from etl.exporting.manifest import NAME
-from etl.ingestion.sources.remote import printable, require_driver, scheme_of
-from etl.ingestion.sources.transfers import described, object_store
 
 _UNFINISHED = ".unfinished"
 _LOCK = ".etl-export.lock"
 SPOOL = ".etl-export-"
 """The beginning of the names of folders for files that are not complete."""
-_OWN = re.compile(
+OWN = re.compile(
     r"\d{8}T\d{6}Z-[0-9a-f]{6}(-\d+)?\.(parquet|arrow|csv|duckdb)(\.unfinished)?|manifest\.json\.unfinished"
 )
 """The names of files that exports write: nothing else is ever removed."""
@@ -72,13 +68,12 @@ def place_of(argument: str) -> Place:
     """
     if not argument:
         raise UsageError("expected a folder or a URL, got an empty name")
-    scheme = scheme_of(argument)
-    if scheme is None:
-        return Folder(Path(argument))
-    if scheme in {"http", "https"}:
-        raise UsageError(f"an export cannot be written to {scheme}://", hint="use a folder, or s3://, gs:// or az://")
-    require_driver(argument)
-    return Store(argument)
+    if "://" in argument:
+        from etl.exporting import stores  # noqa: PLC0415 - it imports the protocols, which takes as long as psycopg
+
+        if stores.is_url(argument):
+            return stores.store_of(argument)
+    return Folder(Path(argument))
 
 
 class Folder:
@@ -153,7 +148,7 @@ class Folder:
         kept = set(names)
         for path in [*self.path.glob("*"), *self.path.glob("*/*"), *self.path.glob("*/*/*")]:
             name = path.relative_to(self.path).as_posix()
-            if name not in kept and _OWN.fullmatch(path.name):
+            if name not in kept and OWN.fullmatch(path.name):
                 with self._writing():
                     path.unlink(missing_ok=True)
                 for folder in (path.parent, path.parent.parent):
@@ -176,96 +171,6 @@ class Folder:
             yield
         except OSError as error:
             raise cannot_write(self.name, error) from error
-
-
-class Store:
-    """A folder of an object store. `filesystem` is its driver, by fsspec."""
-
-    def __init__(self, url: str) -> None:
-        self.name = printable(url).rstrip("/")
-        self.identity = self.name
-        self._url = url.rstrip("/")
-        self._spool: Path | None = None
-        with self._talking("reached"):
-            self.filesystem, self._root = object_store(self._url)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Have a folder on this machine for the files that are not complete; a store has no lock."""
-        self._spool = Path(tempfile.mkdtemp(prefix=SPOOL))
-        try:
-            yield
-        finally:
-            shutil.rmtree(self._spool, ignore_errors=True)
-
-    def manifest(self) -> bytes | None:
-        """Return the manifest, or None without one."""
-        with self._talking("read"):
-            try:
-                text: bytes = self.filesystem.cat_file(self._at(NAME))
-            except FileNotFoundError:
-                return None
-        return text
-
-    def begun(self, name: str) -> Path:
-        """Return the path on this machine."""
-        if self._spool is None:
-            raise RuntimeError("expected a place that is held")
-        return self._spool / name
-
-    def completed(self, name: str) -> None:
-        """Upload a file, and remove it from this machine."""
-        with self._talking("written"):
-            self.filesystem.put_file(str(self.begun(name)), self._at(name))
-        self.begun(name).unlink()
-
-    def published(self, names: Iterable[str]) -> None:
-        """Do nothing: the uploads have their names."""
-
-    def write_manifest(self, text: bytes) -> None:
-        """Replace the manifest."""
-        with self._talking("written"):
-            self.filesystem.pipe_file(self._at(NAME), text)
-
-    def remove_all_but(self, names: Iterable[str]) -> None:
-        """Remove the files of exports that have other names."""
-        kept = {self._at(name) for name in names}
-        with self._talking("cleaned"):
-            found = [path for path in self.filesystem.find(self._root) if path not in kept]
-            others = [path for path in found if _OWN.fullmatch(PurePosixPath(path).name)]
-            if others:
-                self.filesystem.rm(others)
-
-    def sizes(self) -> dict[str, int]:
-        """Return the bytes of all files by name."""
-        with self._talking("listed"):
-            found = self.filesystem.find(self._root, detail=True)
-        return {path.removeprefix(self._at("")): each["size"] for path, each in found.items()}
-
-    def address(self, name: str) -> str:
-        """Return the URL of a file."""
-        return f"{self._url}/{name}"
-
-    def _at(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}"
-
-    @contextmanager
-    def _talking(self, done: str) -> Iterator[None]:
-        """Turn the errors of a driver, each of which has its own, into one that names no credential."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise UsageError(f"{self.name} cannot be {done}: it is missing", hint="create the bucket first") from None
-        except PermissionError:
-            raise UsageError(f"{self.name} cannot be {done}: the right to is missing") from None
-        except Exception as error:
-            if "Credentials" in type(error).__name__:
-                raise UsageError(f"{self.name} cannot be {done}: credentials are missing or incomplete") from None
-            if isinstance(error, UsageError):
-                raise
-            raise OutputError(
-                f"{self.name} cannot be {done}: {described(error)}", hint="run the same command again"
-            ) from None
 
 
 def _sync(folder: Path) -> None:

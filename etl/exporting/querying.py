@@ -4,7 +4,6 @@ Needs duckdb, of the extra `duckdb`.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +14,7 @@ from etl.errors import SourceError, UsageError
 from etl.exporting import manifest
 from etl.exporting.manifest import Manifest, Table
 from etl.exporting.places import Folder, Place
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("duckdb")
 _TRIES = 3

@@ -8,10 +8,11 @@ from psycopg import sql
 
 from etl import queries
 from etl.exporting import subjects, tables
-from etl.exporting.blocks import BlockReader, Copied
+from etl.exporting.blocks import BlockReader
 from etl.exporting.columns import guarded, schema_of
+from etl.exporting.receiving import Copied
 from etl.exporting.server_columns import TIMES
-from etl.exporting.writing import GroupedWriter
+from etl.exporting.writing import columnar_writer
 
 _SQL = queries.load("exporting")
 
@@ -37,7 +38,7 @@ def write_parquet(
     reader = BlockReader(carried, schema)
     columns = sql.SQL(", ").join(column.select for column in carried)
     statement = _SQL["copy_ordered"].format(columns=columns, table=subject.identifier, **rows)
-    with GroupedWriter(output, schema) as writer:
+    with columnar_writer(output, schema, "parquet") as writer:
         for block in Copied(connection, statement):
-            writer.add(reader.read(block))
+            writer.write_table(reader.read(block.rows))
     return {column.name: odd[column.name] for column in subject.columns if column.kind in TIMES and odd[column.name]}

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -14,6 +14,7 @@ from etl.errors import UsageError
 from etl.exporting.server_columns import TIMES, ServerColumn
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
+from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("exporting")
 _SCHEMAS = ("analytics", "logistics")

@@ -6,9 +6,9 @@ again: with the digits that all values need, then in the guarded form, which hol
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -16,13 +16,19 @@ from psycopg import sql
 from etl import queries
 from etl.errors import InternalError
 from etl.exporting import manifest
-from etl.exporting.files import HashedFile
+from etl.exporting.files import CsvFile, HashedFile
 from etl.exporting.manifest import File
-from etl.exporting.server_columns import ARRAYS, NO_MONTH, TIMES, ServerColumn
+from etl.exporting.months import Months, RowsFile
+from etl.exporting.receiving import Copied
+from etl.exporting.server_columns import ARRAYS, TIMES, ServerColumn
+from etl.exporting.stages import each_beside
 from etl.exporting.subjects import Subject
+from etl.quick_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from etl.exporting.columns import CarriedColumn, Digits
+
+Rows = TypeVar("Rows")
 
 _SQL = queries.load("exporting")
 _COMMA = sql.SQL(", ")
@@ -203,26 +209,57 @@ def _written(
     condition: sql.Composable,
     carried: Sequence["CarriedColumn"],
 ) -> list[File]:
-    from etl.exporting.blocks import BlockReader, Copied, each_beside  # noqa: PLC0415 - they need pyarrow
+    from etl.exporting.blocks import BlockReader  # noqa: PLC0415 - it needs pyarrow
     from etl.exporting.columns import schema_of  # noqa: PLC0415 - the same
-    from etl.exporting.months import Months  # noqa: PLC0415 - the same
     from etl.exporting.writing import ColumnarFile  # noqa: PLC0415 - the same
 
     schema = schema_of(carried, {"table": subject.name, "comment": subject.comment})
-    reader = BlockReader(carried, schema)
-    numbers: dict[str | None, int] = {}
 
-    def opened(month: str | None) -> ColumnarFile:
-        name = destination.name(subject, month, numbers.get(month, 0))
-        numbers[month] = numbers.get(month, 0) + 1
-        file = HashedFile(destination.begun(name))
+    def opened(file: HashedFile, name: str, month: str | None) -> ColumnarFile:
         return ColumnarFile(file, name, month, schema, destination.format)
 
-    months = Months(subject.month_of.name if subject.month_of else None, opened)
-    copied = Copied(connection, _copy("copy", subject, [column.select for column in carried], condition))
+    copied = _copied(connection, subject, destination, condition, [column.select for column in carried])
+    return _stored(copied, subject, destination, opened, BlockReader(carried, schema).read)
+
+
+def _written_as_csv(
+    connection: psycopg.Connection, subject: Subject, destination: Destination, condition: sql.Composable
+) -> Written:
+    """Write the rows as the server writes them: a null is empty, an empty text is two quotes."""
+    names = [column.identifier for column in subject.columns]
+    header = b"".join(block.rows for block in Copied(connection, _copy("copy_header", subject, names, _ALL_ROWS)))
+
+    def opened(file: HashedFile, name: str, month: str | None) -> CsvFile:
+        return CsvFile(file, name, month, header)
+
+    copied = _copied(connection, subject, destination, condition, names)
+    files = _stored(copied, subject, destination, opened, lambda rows: rows)
+    columns = [
+        manifest.Column(name=column.name, type=column.type, stored="text", comment=column.comment)
+        for column in subject.columns
+    ]
+    return Written(files=files, columns=columns)
+
+
+def _stored(
+    copied: Copied,
+    subject: Subject,
+    destination: Destination,
+    opened: Callable[[HashedFile, str, str | None], RowsFile[Rows]],
+    read: Callable[[bytes], Rows],
+) -> list[File]:
+    """Read the rows of COPY, and write each month to the files that `opened` makes."""
+    numbers: dict[str | None, int] = {}
+
+    def opened_next(month: str | None) -> RowsFile[Rows]:
+        name = destination.name(subject, month, numbers.get(month, 0))
+        numbers[month] = numbers.get(month, 0) + 1
+        return opened(HashedFile(destination.begun(name)), name, month)
+
+    months = Months(opened_next, is_divided=subject.month_of is not None)
     try:
         with closing(iter(copied)) as blocks:
-            each_beside(blocks, lambda block: months.add(reader.read(block)))
+            each_beside(blocks, read, lambda block, rows: months.write(block.month, rows))
         files = months.finish()
     except BaseException:
         months.abandon()
@@ -232,52 +269,18 @@ def _written(
     return [destination.completed(file) for file in files]
 
 
-def _written_as_csv(
-    connection: psycopg.Connection, subject: Subject, destination: Destination, condition: sql.Composable
-) -> Written:
-    """Write the rows as the server writes them: a null is empty, an empty text is two quotes."""
-    files = []
-    for month, of_month in _months(connection, subject, condition):
-        name = destination.name(subject, month)
-        file = HashedFile(destination.begun(name))
-        statement = _copy("copy_with_header", subject, [column.identifier for column in subject.columns], of_month)
-        try:
-            with connection.cursor() as cursor:
-                with cursor.copy(statement) as rows:
-                    for row in rows:
-                        file.write(row)
-                count = cursor.rowcount
-            file.close()
-        except BaseException:
-            file.abandon()
-            raise
-        files.append(destination.completed(file.entry(name, month, count)))
-    columns = [
-        manifest.Column(name=column.name, type=column.type, stored="text", comment=column.comment)
-        for column in subject.columns
-    ]
-    return Written(files=files, columns=columns)
-
-
-def _months(
-    connection: psycopg.Connection, subject: Subject, condition: sql.Composable
-) -> Iterator[tuple[str | None, sql.Composable]]:
-    """Yield the months of a table with the condition of each."""
+def _copied(
+    connection: psycopg.Connection,
+    subject: Subject,
+    destination: Destination,
+    condition: sql.Composable,
+    columns: Sequence[sql.Composable],
+) -> Copied:
     if subject.month_of is None:
-        yield None, condition
-        return
-    column = subject.month_of.identifier
-    rows = connection.execute(
-        _SQL["months"].format(column=column, table=subject.identifier, condition=condition)
-    ).fetchall()
-    for name, first, until in rows:
-        if name is None:
-            yield NO_MONTH, without_month(subject.month_of)
-        else:
-            yield (
-                name,
-                _SQL["within"].format(column=column, first=sql.Literal(first), until=sql.Literal(until)),
-            )
+        return Copied(connection, _copy("copy", subject, columns, condition))
+    day = _SQL["day"].format(column=subject.month_of.identifier)
+    statement = _copy("copy", subject, [day, *columns], condition)
+    return Copied(connection, statement, folder=destination.begun("rows").parent)
 
 
 def without_month(column: ServerColumn) -> sql.Composable:

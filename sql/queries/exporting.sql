@@ -101,9 +101,13 @@ copy (select {columns} from {table} as exported where {condition}) to stdout (fo
 -- Send the first rows of an order as CSV.
 copy (select {columns} from {table} as exported order by {order} limit {limit}) to stdout (format csv);
 
--- name: copy_with_header
--- Send rows as CSV with the names of the columns.
-copy (select {columns} from {table} as exported where {condition}) to stdout (format csv, header true);
+-- name: copy_header
+-- Send the names of columns as CSV.
+copy (select {columns} from {table} as exported where false and {condition}) to stdout (format csv, header true);
+
+-- name: day
+-- The day of a row (UTC), by which the rows of its month are known.
+{column}::date
 
 -- name: microseconds
 -- A finite time as microseconds since 1970; the CSV of a year after 9999 or before 1 is not read.
@@ -113,27 +117,13 @@ case when isfinite({column}) and {column} < '294247-01-01' then (extract(epoch f
 -- A finite day as days since 1970.
 case when isfinite({column}) then {column} - date '1970-01-01' end
 
--- name: months
--- List the months of rows by the names of their folders, each from its first instant to the first of the next one; null
--- for rows without a month.
-select
-    to_char(month, case when month < '10000-01-01' then 'YYYY-MM' else 'FMYYYY-MM' end),
-    month::text,
-    (month + interval '1 month')::text
-from (
-    select distinct case when isfinite({column}) and {column} < '294247-01-01' then date_trunc('month', {column}::timestamp) end
-    from {table} as exported
-    where {condition}
-) as months (month)
-order by month;
-
 -- name: within
 -- The rows from one instant (UTC) to before another.
 ({column} >= {first} and {column} < {until})
 
 -- name: without_month
--- The rows without a month: the time is null or infinite, or later than 64 bits of microseconds reach.
-({column} is null or {column} = '-infinity' or {column} >= '294247-01-01')
+-- The rows without a month: the time is null or infinite, before the year 1, or later than 64 bits of microseconds reach.
+({column} is null or {column} < '0001-01-01' or {column} >= '294247-01-01')
 
 -- name: is_readable
 -- Return whether the user may read a table, which may be missing.

@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 from pyarrow import parquet
 
-from etl.exporting import blocks, months
+from etl.exporting import receiving
 from tests.support import hostile_table
 from tests.support.hostile_table import ROWS, expected
 from tests.support.site import Site
@@ -168,9 +168,9 @@ def test_wrong_names_rights_and_places_are_errors(site: Site, tmp_path: Path) ->
 
 def test_rows_of_many_months_are_few_row_groups(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows whose months alternate wait on the disk until they are a row group, and none is lost or doubled."""
-    monkeypatch.setattr(months, "HELD_BYTES", 200_000)
-    monkeypatch.setattr(months, "GROUP_BYTES", 1_000_000)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 50_000)
+    monkeypatch.setattr(receiving, "HELD_BYTES", 200_000)
+    monkeypatch.setattr(receiving, "BLOCK_BYTES", 1_000_000)
+    monkeypatch.setattr(receiving, "_LOOK_BYTES", 50_000)
     site.ask("create table logistics.stops (id integer, day date, filler text)")
     site.ask("create index on logistics.stops (day)")
     site.ask(
