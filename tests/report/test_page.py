@@ -16,6 +16,7 @@ from etl.precalculation.refresh import refresh
 from etl.report import answers, display, parts
 from etl.report.periods import Periods
 from tests.support.commands import RunEtl
+from tests.support.facts import add
 from tests.support.faults import Connection
 from tests.support.reports import HOSTILE, page_of, rows_of, ship
 
@@ -201,10 +202,18 @@ def test_values_of_the_data_remain_text(run_etl: RunEtl, connection: Connection)
             assert page.charts["Promises kept by carrier"]["panels"][0]["name"] == display.plain(HOSTILE)
 
 
-def test_a_page_of_an_empty_database_says_so(run_etl: RunEtl) -> None:
-    """Before the first load the page names the command to run, and has no chart."""
+def test_a_page_of_an_empty_database_says_so(run_etl: RunEtl, connection: Connection) -> None:
+    """Before the first load the page says what to do, without a warning; without a chart it says why."""
+    page = page_of(run_etl)
+    assert "Nothing is loaded so far (etl load)." in page.text
+    assert "freshness stale" not in [value for _, value in page.attributes]
+    assert page.charts == {}
+    add(connection, "vehicles", vehicle_id="V1")
     page = page_of(run_etl)
     assert "No aggregate was ever computed (etl precalculate)." in page.text
+    assert run_etl("precalculate").returncode == 0
+    page = page_of(run_etl)
+    assert "There are no figures, because no shipment with a time of creation is loaded." in page.text
     assert page.charts == {}
 
 
