@@ -69,7 +69,12 @@ def read_periods(connection: psycopg.Connection) -> Periods | None:
     row = queries.one(connection, _SQL["period"])
     if row["last_day"] is None:
         return None
-    return Periods(begin=row["first_day"], last=row["last_day"])
+    return Periods(
+        begin=row["first_day"],
+        last=row["last_day"],
+        count_earlier=row["count_earlier"] or 0,
+        earliest=row["earliest_day"],
+    )
 
 
 def read_loads(connection: psycopg.Connection) -> dict[str, Any]:

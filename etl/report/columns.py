@@ -3,6 +3,8 @@
 Each is: its name in the answer, its head, its kind, and what it means where that is not plain.
 """
 
+from collections.abc import Sequence
+
 from etl.report.parts import Column
 
 _BEFORE = "The same in the 28 days before."
@@ -109,3 +111,8 @@ VEHICLES = (
     Column("load_share", "load", "percent", "Weight times distance, of capacity times distance; see the guide."),
     Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Carried, in tonnes."),
 )
+
+
+def without_before(columns: Sequence[Column]) -> Sequence[Column]:
+    """Return the columns that are not of the 28 days before, for data that begin later: 0 would be read as none."""
+    return [each for each in columns if each.title != _BEFORE]

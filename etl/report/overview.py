@@ -34,8 +34,11 @@ def read(
     loads = answers.read_loads(connection)
     periods = None if len(never) == len(rows) else answers.read_periods(connection)
     found = Answers(connection, periods, never) if periods else None
+    sentences = state.of_all(rows, without)
+    if periods is None and len(never) < len(rows):
+        sentences.append(state.NO_FIGURES)
     return Overview(
-        state=state.of_all(rows, without),
+        state=sentences,
         ages=state.ages(read_at, loads["newest_event_at"], loads["loaded_through"]),
         periods=periods,
         tiles=tiles.read(found) if found else [],

@@ -11,10 +11,15 @@ YOUNG_DAYS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Periods:
-    """The days that a page compares. `last` is the last day that is over, `begin` the first one with data."""
+    """The days that a page compares. `last` is the last day that is over, `begin` the first one with data.
+
+    A few shipments of which the days are long before `begin`, from `earliest` on, are `count_earlier`.
+    """
 
     begin: dt.date
     last: dt.date
+    count_earlier: int = 0
+    earliest: dt.date | None = None
 
     @property
     def first(self) -> dt.date:

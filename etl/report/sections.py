@@ -5,14 +5,14 @@ a Section, and a line in SECTIONS. Charts, tables, notes and their looks need no
 names says to how many of all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from etl import queries
 from etl.report import columns
 from etl.report.answers import Answers
-from etl.report.parts import Groups, Panel, Ranges, Section, Table, Times, cut, panels
+from etl.report.parts import Column, Groups, Panel, Ranges, Section, Table, Times, cut, panels
 from etl.report.periods import month_of
 
 _SQL = queries.load("report")
@@ -46,7 +46,12 @@ def _promises(answers: Answers) -> Section:
         cut=cut(by_week, "carriers", most),
     )
     caption = f"Promises of {answers.period} by carrier"
-    table = Table(caption=caption, columns=columns.PROMISES, rows=carriers, cut=cut(carriers, "carriers", most))
+    table = Table(
+        caption=caption,
+        columns=_of_period(answers, columns.PROMISES),
+        rows=carriers,
+        cut=cut(carriers, "carriers", most),
+    )
     return Section(
         title="Promises kept",
         note="By week of the last promised time, from Monday (UTC). Open, returned and lost shipments count as not"
@@ -156,7 +161,7 @@ def _exceptions(answers: Answers) -> Section:
     )
     by_code = Table(
         caption=f"Exceptions of {answers.period} by code",
-        columns=columns.CODES,
+        columns=_of_period(answers, columns.CODES),
         rows=codes,
         cut=cut(codes, "codes", most),
     )
@@ -258,7 +263,12 @@ def _warehouses(answers: Answers) -> Section:
         cut=cut(by_day, "warehouses", most),
     )
     caption = f"Departures of {answers.period} by warehouse"
-    table = Table(caption=caption, columns=columns.WAREHOUSES, rows=warehouses, cut=cut(warehouses, "warehouses", most))
+    table = Table(
+        caption=caption,
+        columns=_of_period(answers, columns.WAREHOUSES),
+        rows=warehouses,
+        cut=cut(warehouses, "warehouses", most),
+    )
     return Section(
         title="Warehouses",
         note=f"Shipments that left, {answers.period}, by day of the warehouse; Saturdays and Sundays are paler.",
@@ -301,6 +311,10 @@ def _vehicles(answers: Answers) -> Section:
         tables=[table] if vehicles else (),
         empty="No trip in these weeks.",
     )
+
+
+def _of_period(answers: Answers, known: Sequence[Column]) -> Sequence[Column]:
+    return known if answers.periods.has_before else columns.without_before(known)
 
 
 def _all_and_each(of_all: Times, **each: Any) -> list[Times]:

@@ -19,6 +19,9 @@ class Sentence:
     is_warning: bool = False
 
 
+NO_FIGURES = Sentence(text="there are no figures, because no shipment with a time of creation is loaded")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Age:
     """An instant of the data and its age when the page was made; `since` lets a browser tell the age of later.
@@ -54,6 +57,8 @@ def of_one(freshness: Row) -> list[Sentence]:
 def of_all(freshness: Sequence[Row], without_facts: Collection[str] = ()) -> list[Sentence]:
     """Return the state of all aggregates. An aggregate without facts cannot be computed, which is no fault."""
     never = [row["aggregate"] for row in freshness if row["refreshed_at"] is None]
+    if len(never) == len(freshness) and set(never) <= set(without_facts):
+        return [Sentence(text="nothing is loaded so far (etl load)")]
     if len(never) == len(freshness):
         return [Sentence(text="no aggregate was ever computed (etl precalculate)", is_warning=True)]
     missing = [name for name in never if name not in without_facts]

@@ -1,10 +1,35 @@
 -- name: period
--- Return the first and the last day with data, and the newest event; a last day that is not over is left out.
-with newest as (
+-- Return the first and the last day with data, and the newest event; a last day that is not over is left out. So are a few shipments long before all others: their dates are wrong, and they would make the data look old.
+with by_day as (
     -- A chart begins with the year 2.
-    select min(day) as first_day, max(day) as day
+    select
+        day,
+        sum(count_shipments) as count_shipments,
+        day - lag(day) over (order by day) as count_days_since,
+        sum(sum(count_shipments)) over (order by day) - sum(count_shipments) as count_before,
+        sum(sum(count_shipments)) over () as count_all
     from analytics.daily_shipments
     where day between date '0002-01-01' and (now() at time zone 'UTC')::date
+    group by day
+),
+begun as (
+    select coalesce(
+        max(day) filter (
+            where (count_days_since > 28 and count_before * 100 <= count_all)
+                or (count_days_since > 366 and count_before * 2 < count_all)
+        ),
+        min(day)
+    ) as first_day
+    from by_day
+),
+newest as (
+    select
+        max(begun.first_day) as first_day,
+        max(by_day.day) as day,
+        coalesce(sum(by_day.count_shipments) filter (where by_day.day < begun.first_day), 0)::bigint as count_earlier,
+        min(by_day.day) filter (where by_day.day < begun.first_day) as earliest_day
+    from by_day
+    cross join begun
 ),
 events as (
     select max(newest_event_at) at time zone 'UTC' as newest_at
@@ -15,6 +40,8 @@ days as (
     select
         coalesce(newest.first_day, events.newest_at::date) as first_day,
         coalesce(newest.day, events.newest_at::date) as day,
+        newest.count_earlier,
+        newest.earliest_day,
         events.newest_at
     from newest
     cross join events
@@ -27,6 +54,8 @@ select
             then day - 1
         else day
     end as last_day,
+    count_earlier,
+    earliest_day,
     newest_at
 from days;
 

@@ -16,6 +16,7 @@ from etl.precalculation.refresh import refresh
 from etl.report import answers, display, parts
 from etl.report.periods import Periods
 from tests.support.commands import RunEtl
+from tests.support.facts import add
 from tests.support.faults import Connection
 from tests.support.reports import HOSTILE, page_of, rows_of, ship
 
@@ -41,8 +42,11 @@ def test_a_page_opens_without_a_network(run_etl: RunEtl, connection: Connection)
 
 
 def test_a_page_shows_each_section_with_its_figures(run_etl: RunEtl, connection: Connection) -> None:
-    """Freshness comes first, then the period with its dates; each chart has its figures, and a table with the same."""
-    ship(connection, *TWELVE)
+    """Freshness comes first, then the period with its dates; each chart has its figures, and a table with the same.
+
+    One shipment of a wrong year does not make the data look old. Figures before the first data are not shown as 0.
+    """
+    ship(connection, *TWELVE, ("S0", "A", "1970-01-01", "1"))
     page = page_of(run_etl)
     places = [
         page.text.index(heading)
@@ -51,6 +55,7 @@ def test_a_page_shows_each_section_with_its_figures(run_etl: RunEtl, connection:
             "Data to 2026-03-12 00:00 UTC",
             "Period: 2026-03-01 to 2026-03-12, 12 days (UTC).",
             "No 28 days before are known: the data begin on 2026-03-01.",
+            "Left out of the periods: 1 shipment created long before, from 1970-01-01.",
             "Promises kept",
         )
     ]
@@ -80,6 +85,8 @@ def test_a_page_shows_each_section_with_its_figures(run_etl: RunEtl, connection:
     assert page.charts["Promises kept, all carriers"]["youngFrom"] == "2026-03-09"
     assert "The last week is marked: it has 4 days only." in page.text
     assert "No shipment is open." in page.text
+    heads = [cell for table in page.tables.values() for cell in table[0]]
+    assert [head for head in heads if "before" in head] == []
 
 
 def test_tiles_are_of_all_and_have_the_period_before(run_etl: RunEtl, connection: Connection) -> None:
@@ -195,10 +202,18 @@ def test_values_of_the_data_remain_text(run_etl: RunEtl, connection: Connection)
             assert page.charts["Promises kept by carrier"]["panels"][0]["name"] == display.plain(HOSTILE)
 
 
-def test_a_page_of_an_empty_database_says_so(run_etl: RunEtl) -> None:
-    """Before the first load the page names the command to run, and has no chart."""
+def test_a_page_of_an_empty_database_says_so(run_etl: RunEtl, connection: Connection) -> None:
+    """Before the first load the page says what to do, without a warning; without a chart it says why."""
+    page = page_of(run_etl)
+    assert "Nothing is loaded so far (etl load)." in page.text
+    assert "freshness stale" not in [value for _, value in page.attributes]
+    assert page.charts == {}
+    add(connection, "vehicles", vehicle_id="V1")
     page = page_of(run_etl)
     assert "No aggregate was ever computed (etl precalculate)." in page.text
+    assert run_etl("precalculate").returncode == 0
+    page = page_of(run_etl)
+    assert "There are no figures, because no shipment with a time of creation is loaded." in page.text
     assert page.charts == {}
 
 
@@ -256,11 +271,29 @@ def test_a_page_says_how_old_its_data_are(run_etl: RunEtl, connection: Connectio
 
 
 def test_a_day_that_is_not_over_is_left_out(connection: Connection) -> None:
-    """A period ends with the last whole day; data without times of day are all of midnight."""
+    """A period ends with the last whole day; data without times of day are all of midnight.
+
+    It does not begin with a few shipments long before all others.
+    """
     ship(connection, ("S1", "A", "2026-03-01", "1"), ("S2", "A", "2026-03-02 05:59", "1"))
     for time, last in (("05:59", 1), ("23:30", 2), ("00:00", 2)):
         connection.execute("update etl.refreshes set newest_event_at = %s", [f"2026-03-02 {time}+00"])
         assert answers.read_periods(connection) == Periods(begin=date(2026, 3, 1), last=date(2026, 3, last))
+    # So many shipments of the first day are a begin, or have a wrong date.
+    for day, others, begin in (
+        ("2026-02-01", 98, date(2026, 2, 1)),
+        ("2026-02-01", 99, date(2026, 3, 2)),
+        ("2026-02-02", 99, date(2026, 2, 2)),
+        ("2025-02-28", 1, date(2025, 2, 28)),
+        ("2025-02-28", 2, date(2026, 3, 2)),
+    ):
+        connection.execute("update analytics.daily_shipments set day = %s where day < '2026-03-02'", [day])
+        connection.execute(
+            "update analytics.daily_shipments set count_shipments = %s where day = '2026-03-02'", [others]
+        )
+        found = answers.read_periods(connection)
+        assert found is not None
+        assert (found.begin, found.count_earlier) == (begin, int(f"{begin}" != day))
 
 
 def test_periods_are_by_the_last_day() -> None:

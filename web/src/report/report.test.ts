@@ -32,6 +32,8 @@ test("panels have the same bounds: shares in steps of 5 %, bars from 0", () => {
   expect(boundsOf({ ...CHART, panels })).toEqual([0.75, 1]);
   expect(boundsOf({ ...CHART, panels: [{ name: "a", values: [null] }] })).toEqual([0, 1]);
   expect(boundsOf({ ...CHART, kind: "count", isBars: true, panels: [{ name: "a", values: [40, 100] }] })).toEqual([0, 105]);
+  for (const [all, bounds] of [[1, [0.95, 1]], [0, [0, 0.05]]] as const)
+    expect(boundsOf({ ...CHART, panels: [{ name: "a", values: [all, all] }] })).toEqual(bounds);
 });
 
 test("a missing figure is a dash, never 0", () => {

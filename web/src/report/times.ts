@@ -48,7 +48,8 @@ export function boundsOf(chart: Times): [number, number] {
   const [least, most] = [Math.min(...values), Math.max(...values)];
   if (chart.kind === "percent") {
     const [low, high] = [Math.floor(least * 20) / 20, Math.ceil(most * 20) / 20];
-    return [Math.max(0, low), Math.max(high, low + 0.05)];
+    // No share of which all are 100 % needs an axis above it.
+    return low < high ? [low, high] : [Math.max(0, low - 0.05), Math.max(high, 0.05)];
   }
   if (chart.isBars) return [0, Math.max(1, most * 1.05)];
   const room = Math.max((most - least) * 0.15, most * 0.02, 0.01);
