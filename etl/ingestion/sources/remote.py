@@ -48,6 +48,9 @@ _DRIVERS = {
 SCHEMES = (*_HTTP, *_DRIVERS)
 """The schemes of the URLs that can be read."""
 
+OBJECT_SCHEMES = tuple(_DRIVERS)
+"""The schemes of object stores: what is written there is complete or absent."""
+
 _GLOB = frozenset("*?[")
 
 
