@@ -238,7 +238,7 @@ def _size_of(place: str) -> int | None:
     if "://" in place:
         from etl.ingestion.sources import remote  # noqa: PLC0415 - few sources are in a store
 
-        return remote.size_of_object(place)
+        return remote.size_by_range(place)
     try:
         return Path(place).stat().st_size
     except OSError:
