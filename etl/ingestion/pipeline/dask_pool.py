@@ -58,6 +58,13 @@ _CONFIG = {
     # A piece is sent with its task, so that no worker is needed to send it again.
     "distributed.admin.large-graph-warning-threshold": "1GB",
     "distributed.worker.daemon": True,
+    # What watches a cluster for its pages takes a part of each core, and nobody looks at these pages.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+    # A result is some numbers, and no task needs that of another one.
+    "distributed.scheduler.active-memory-manager.start": False,
     # The pages of a cluster of this machine would need no key.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
@@ -292,8 +299,10 @@ def _without_faults(function: Callable[..., object], *arguments: object) -> None
 
 def _route_logs() -> None:
     """Let no logger of Dask write: the results of tasks tell what happened, and some of its lines are tracebacks."""
-    for name in ["distributed", "tornado", *logging.root.manager.loggerDict]:
-        if name.partition(".")[0] in {"distributed", "tornado"}:
+    # asyncio reports an exception of a task of Dask that nobody waits for any more.
+    libraries = ("asyncio", "distributed", "tornado")
+    for name in [*libraries, *logging.root.manager.loggerDict]:
+        if name.partition(".")[0] in libraries:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
