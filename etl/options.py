@@ -45,7 +45,8 @@ class Group:
 class Setting:
     """One option of a settings class: `name` is its keyword in Python, `kind` is its type without None.
 
-    `group` is the field with the class that has the option, None for an option of the settings class itself.
+    Of several types, `kind` is the first: `read` makes the values of all. `group` is the field with the class that has
+    the option, None for an option of the settings class itself.
     """
 
     name: str
@@ -136,12 +137,12 @@ def _settings(settings_class: type, *, prefix: str, group: str | None) -> Iterat
             yield from _settings(kind, prefix=f"{about.prefix}_", group=name)
             continue
         alternatives = get_args(kind) if get_origin(kind) in {Union, types.UnionType} else (kind,)
-        (one,) = [each for each in alternatives if each is not type(None)]
+        one, *_others = [each for each in alternatives if each is not type(None)]
         yield Setting(
             name=prefix + name,
             group=group,
             kind=one,
-            is_optional=len(alternatives) > 1,
+            is_optional=type(None) in alternatives,
             default=defaults[name],
             option=about,
         )

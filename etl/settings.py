@@ -32,6 +32,17 @@ CollectPart = Literal["all", "accept", "load"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+class Url(str):
+    """The URL of a folder in an object store, where a folder may be one."""
+
+    __slots__ = ()
+
+
+def folder_or_url(address: str) -> Path | Url:
+    """Return what an option names: the path of a folder, or the URL of one."""
+    return Url(address) if "://" in address else Path(address)
+
+
 def shipped(name: Literal["sql", "config"]) -> Path:
     """Return the folder `sql` or `config` that belongs to this installation (wheel or checkout)."""
     inside_wheel = Path(__file__).parent / "_shipped" / name
@@ -293,7 +304,14 @@ class LoadSettings:
     ] = None
     # On by default, so the option is --no-precalculate.
     precalculate: Annotated[bool, Option("Do not refresh the aggregates.")] = True
-    failed_dir: Annotated[Path, Option("Folder of the failed store.", metavar="DIR", read=Path)] = Path("failed")
+    failed_dir: Annotated[
+        Path | Url,
+        Option(
+            "Folder of the failed store, or its URL in an object store (s3://BUCKET/FOLDER, gs://, az://).",
+            metavar="DIR",
+            read=folder_or_url,
+        ),
+    ] = Path("failed")
     force: Annotated[
         bool,
         Option(
@@ -451,11 +469,11 @@ class ServeSettings:
         ),
     ] = False
     failed_dir: Annotated[
-        Path,
+        Path | Url,
         Option(
-            "Folder of the failed store, for --allow-replay and --collect.",
+            "Folder of the failed store, or its URL in an object store, for --allow-replay and --collect.",
             metavar="DIR",
-            read=Path,
+            read=folder_or_url,
             twins=("ETL_SERVE_FAILED_DIR",),
         ),
     ] = Path("failed")
@@ -530,8 +548,13 @@ class CollectSettings:
         ),
     ] = Path(".etl/spool")
     failed_dir: Annotated[
-        Path,
-        Option("Folder of the failed store.", metavar="DIR", read=Path, twins=("ETL_COLLECT_FAILED_DIR",)),
+        Path | Url,
+        Option(
+            "Folder of the failed store, or its URL in an object store.",
+            metavar="DIR",
+            read=folder_or_url,
+            twins=("ETL_COLLECT_FAILED_DIR",),
+        ),
     ] = Path("failed")
     body_mb: Annotated[
         int, Option("MB of events in one request at most.", least=1, most=64, twins=("ETL_COLLECT_BODY_MB",))

@@ -34,7 +34,7 @@ from etl.ingestion.pipeline import purging, replay
 from etl.ingestion.pipeline.replay import NotPending, ReplayFilter, ReplayResult
 from etl.metrics import Report
 from etl.precalculation.refresh import RefreshResult
-from etl.settings import RetrySettings
+from etl.settings import RetrySettings, Url
 
 
 @click.group("failed", cls=Group)
@@ -120,7 +120,7 @@ def list_command(common: Common, run: str | None, dataset: str | None, show_all:
 @failed_dir_option
 @json_option
 @click.pass_obj
-def show_command(common: Common, wanted: Selected, limit: int | None, failed_dir: Path, as_json: bool) -> None:
+def show_command(common: Common, wanted: Selected, limit: int | None, failed_dir: Path | Url, as_json: bool) -> None:
     """Show refused records: their place, fault and text, the files to correct, and the commands that come next."""
     with common.looking() as database, connect(database) as connection:
         chosen = wanted.find(connection)
@@ -153,7 +153,7 @@ def replay_command(
     wanted: Selected,
     allow_empty: bool,
     no_precalculate: bool,
-    failed_dir: Path,
+    failed_dir: Path | Url,
     retries: RetrySettings,
     retry_for: float,
     as_json: bool,
@@ -222,7 +222,7 @@ def _print_result(result: ReplayResult, *, as_json: bool) -> None:
 @failed_dir_option
 @json_option
 @click.pass_obj
-def discard_command(common: Common, wanted: Selected, reason: str, failed_dir: Path, as_json: bool) -> None:
+def discard_command(common: Common, wanted: Selected, reason: str, failed_dir: Path | Url, as_json: bool) -> None:
     """Give up records of the failed store for a reason; their files stay."""
     if not reason.strip():
         raise UsageError("--reason expects a reason")
@@ -255,7 +255,7 @@ def discard_command(common: Common, wanted: Selected, reason: str, failed_dir: P
 @failed_dir_option
 @json_option
 @click.pass_obj
-def purge_command(common: Common, older_than: str, dataset: str | None, failed_dir: Path, as_json: bool) -> None:
+def purge_command(common: Common, older_than: str, dataset: str | None, failed_dir: Path | Url, as_json: bool) -> None:
     """Remove the files of records that were replayed, discarded or superseded; pending files are never removed.
 
     Files that a crash left and that the ledger does not name are moved aside first, and removed when they are old.
@@ -284,7 +284,7 @@ def purge_command(common: Common, older_than: str, dataset: str | None, failed_d
 @failed_dir_option
 @json_option
 @click.pass_obj
-def adopt_command(common: Common, failed_dir: Path, as_json: bool) -> None:
+def adopt_command(common: Common, failed_dir: Path | Url, as_json: bool) -> None:
     """Take over the files of another database whose place this one has taken, as after the restore of a dump.
 
     Each file belongs to the database that refused its records. Do not adopt files that another database still uses.

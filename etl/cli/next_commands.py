@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from etl.cli import groups
+from etl.ingestion.failed_store.files import File
 from etl.quick_dataclasses import dataclass
 
 _COMMANDS = "load|runs|failed|precalculate|listen|report|dataset|db|init|generate"
@@ -67,9 +68,11 @@ def note_on_password() -> str | None:
     return _given(elsewhere=not _is_read_here()).remark
 
 
-def path(file: Path) -> str:
-    """Return the path of a file for a shell: a whole one where the reader may be in another folder."""
-    return shlex.quote(str(file if _is_read_here() else Path(_folder() or "") / file))
+def path(file: File) -> str:
+    """Return the path of a file for a shell: a whole one where the reader may be in another folder; or its URL."""
+    if isinstance(file, Path) and not _is_read_here():
+        return shlex.quote(str(Path(_folder() or "") / file))
+    return shlex.quote(str(file))
 
 
 def _is_read_here() -> bool:

@@ -38,10 +38,14 @@ def option(name: str, *more: str, **attributes: Any) -> Callable[[Any], Any]:
 class _Folder(click.Path):
     """A folder. An empty name, such as that of an unset shell variable, would be the working folder."""
 
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._read = read
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("expected a folder, got an empty name", param, ctx)
-        return super().convert(value, param, ctx)
+        return self._read(str(super().convert(value, param, ctx)))
 
 
 def settings_options(settings_class: type) -> Callable[[Any], Any]:
@@ -87,7 +91,9 @@ def _type_of(setting: Setting) -> Any:
     if setting.choices:
         return click.Choice(setting.choices)
     if setting.kind is Path:
-        return _Folder(path_type=Path) if setting.option.metavar == "DIR" else click.Path(path_type=Path)
+        if setting.option.metavar == "DIR":
+            return _Folder(setting.option.read or Path)
+        return click.Path(path_type=Path)
     if setting.kind in {int, float} and bounds != (None, None):
         return click.IntRange(*bounds) if setting.kind is int else click.FloatRange(*bounds)
     return None if setting.kind is bool else setting.written

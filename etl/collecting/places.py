@@ -11,6 +11,7 @@ from etl.errors import EtlError
 from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import runs, streams
 from etl.ingestion.ledger.streams import PlacedBatch
+from etl.settings import Url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,9 @@ class Fate:
     reason: str | None = None
 
 
-def fate_of(connection: psycopg.Connection, reader: Reader, failed_dir: Path, stream: str, offset: int) -> Fate | None:
+def fate_of(
+    connection: psycopg.Connection, reader: Reader, failed_dir: Path | Url, stream: str, offset: int
+) -> Fate | None:
     """Return what became of the event at a place; None: no event is known there.
 
     Raises UnreadableError when the buffer cannot be read.
@@ -52,7 +55,9 @@ def fate_of(connection: psycopg.Connection, reader: Reader, failed_dir: Path, st
     return refused or Fate(status="loaded", run=batch.run, loaded_at=at)
 
 
-def _refused(connection: psycopg.Connection, failed_dir: Path, batch: PlacedBatch, offset: int, at: str) -> Fate | None:
+def _refused(
+    connection: psycopg.Connection, failed_dir: Path | Url, batch: PlacedBatch, offset: int, at: str
+) -> Fate | None:
     """Return the fault of an event by the failed store; None: it is in no file that was not replayed."""
     store = FailedStore(failed_dir)
     store.belong_to(runs.database_id(connection))

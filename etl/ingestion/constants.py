@@ -82,6 +82,9 @@ SHARE_ROWS = 1_000
 # Files of the failed store that may wait for the disk before the load waits for them.
 FAILURES_IN_FLIGHT = 16
 
+STORE_WRITERS = 4
+"""Failures that are written at once to an object store, each in two requests; a disk takes one after the other."""
+
 RETRY_ATTEMPTS = 6
 RETRY_BASE_SECONDS = 0.5
 RETRY_CAP_SECONDS = 30.0

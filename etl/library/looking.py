@@ -1,5 +1,6 @@
 """`etl.failed` and `etl.runs`, which only look."""
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
@@ -16,6 +17,7 @@ from etl.ingestion.ledger.history import RunFilter, RunStatus
 from etl.library.arguments import require_kinds
 from etl.library.opening import opened
 from etl.library.results import FailedFile, FailedRecord, Failures, Runs
+from etl.settings import folder_or_url
 
 
 def failed(
@@ -38,7 +40,7 @@ def failed(
     with (
         opened(database, Path(config_dir), creates=False) as target,
         connect(target) as connection,
-        FailedStore(Path(failed_dir)) as store,
+        FailedStore(folder_or_url(os.fspath(failed_dir))) as store,
     ):
         store.belong_to(ledger_runs.database_id(connection))
         found = _failures(connection, run, dataset, all=all)
@@ -55,6 +57,7 @@ def _failures(
 def _file(failure: StoredFailure, store: FailedStore, *, content: bool) -> FailedFile:
     records: tuple[FailedRecord, ...] = ()
     missing = None
+    path = store.path(*failure.key)
     try:
         records = _records(failure, store, content=content)
     except UsageError as error:  # Purged, or the folder is another one; the others are still listed.
@@ -69,7 +72,7 @@ def _file(failure: StoredFailure, store: FailedStore, *, content: bool) -> Faile
         created_at=failure.created_at,
         attempts=failure.attempts,
         count=failure.count_records,
-        path=store.path(*failure.key),
+        path=path if isinstance(path, Path) else str(path),
         records=records,
         missing=missing,
     )

@@ -99,7 +99,7 @@ class FailedFile:
     created_at: datetime
     attempts: int
     count: int
-    path: Path
+    path: Path | str
     records: tuple[FailedRecord, ...]
     missing: str | None = None
 

@@ -25,7 +25,7 @@ from etl.ingestion.pipeline import replay
 from etl.ingestion.pipeline.replay import NotPending, ReplayFilter, ReplayResult, Selection
 from etl.serving import problems
 from etl.serving.problems import ProblemError
-from etl.settings import RetrySettings
+from etl.settings import RetrySettings, Url
 
 _MOST_KNOWN = 1_000
 _SESSION = "etl:serve:replay"
@@ -58,7 +58,7 @@ class ReplayState:
 class Replays:
     """Replays files of a failed store, one at a time."""
 
-    def __init__(self, database: Database, config_dir: Path, failed_dir: Path) -> None:
+    def __init__(self, database: Database, config_dir: Path, failed_dir: Path | Url) -> None:
         self._database = database
         self._config_dir = config_dir
         self._failed_dir = failed_dir

@@ -52,7 +52,8 @@ def test_a_connection_has_the_way_from_records_to_a_corrected_table(
     assert (record.record, record.column, record.key, record.text) == (3, "kg", None, None)
     assert "SECRET" not in repr(file)
     assert database.failed(content=True)[0].records[0].text == '{"parcel_id":"P3","kg":"SECRET"}'
-    file.path.write_text(file.path.read_text(encoding="utf-8").replace('"SECRET"', "4"), encoding="utf-8")
+    path = Path(file.path)
+    path.write_text(path.read_text(encoding="utf-8").replace('"SECRET"', "4"), encoding="utf-8")
     replays = database.replay(all=True)
     assert_type(replays, etl.Replays)
     assert (replays.exit_code, replays.replayed[0].loaded, database.failed()) == (0, 1, ())
@@ -132,8 +133,9 @@ def test_a_file_of_the_failed_store_that_is_missing_is_listed(database: etl.Conn
     for name in ("A", "B"):
         database.load("vehicles", [{"vehicle_id": name, "capacity_kg": -1}, {"vehicle_id": name}])
     first, second = database.failed()
-    first.path.unlink()
-    first.path.with_suffix(".json").unlink()
+    path = Path(first.path)
+    path.unlink()
+    path.with_suffix(".json").unlink()
     gone, kept = database.failed()
     assert (gone.count, gone.records, kept) == (1, (), second)
     assert gone.missing is not None

@@ -37,7 +37,7 @@ def loading_directly(site: Site, conninfo: str | None = None) -> Iterator[Direct
     with FailedStore(site.folder / "failed") as failed:
         failed.prepare()
         refresher = Refresher(database, config, RetrySettings(), 0)
-        settings = LoadSettings(failed_dir=failed.folder)
+        settings = LoadSettings(failed_dir=site.folder / "failed")
         store = DirectStore(database=database, config_dir=config, settings=settings, failed=failed, refresher=refresher)
         with closing(store.opened("parcels", Limits())) as direct:
             yield direct

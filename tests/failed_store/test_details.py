@@ -39,7 +39,7 @@ def test_the_records_of_a_failure_are_read_as_they_were_written(tmp_path: Path, 
             (5, 500, None),
         ]
         path = store.path(*KEY).with_suffix(".json")
-        path.write_text(json.dumps(json.loads(path.read_bytes()) | {"member": "of another version"}))
+        Path(str(path)).write_text(json.dumps(json.loads(path.read_bytes()) | {"member": "of another version"}))
         store.note_state(*KEY, "discarded", "a test")
         document = store.document(*KEY)
         assert (document["member"], document["state"], document["note"]) == (
@@ -56,6 +56,6 @@ def test_a_damaged_description_is_wrong_usage(tmp_path: Path, text: str) -> None
     with FailedStore(tmp_path / "failed") as store:
         store.prepare()
         store.write(_failure()).result()
-        store.path(*KEY).with_suffix(".json").write_text(text)
+        Path(str(store.path(*KEY).with_suffix(".json"))).write_text(text)
         with pytest.raises(UsageError, match=rf"cannot read .*{KEY[2]}\.json of the failed store"):
             store.details(*KEY)

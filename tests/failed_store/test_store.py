@@ -306,7 +306,8 @@ class _Full:
 def test_a_file_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the disk is full at any step, no partial file is left, an error is reported, and a retry writes the file."""
     for call in range(1, 100):
-        store = FailedStore(tmp_path / str(call))
+        folder = tmp_path / str(call)
+        store = FailedStore(folder)
         store.prepare()
         with store, monkeypatch.context() as patched:
             full = _Full(patched, call)
@@ -315,17 +316,17 @@ def test_a_file_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.Monkey
         if full.calls < call:
             break
         assert [type(fault) for fault in faults].count(DatabaseError) == 1
-        for path in store.folder.rglob("*.ndjson"):
+        for path in folder.rglob("*.ndjson"):
             assert path.read_bytes() in {b'{"n": 1}\n', b'{"n": 2}\n'}
-        for path in store.folder.rglob("*.json"):
+        for path in folder.rglob("*.json"):
             assert json.loads(path.read_bytes())["state"] == "pending"
         done = {fault is None and name for name, fault in zip("ab", faults, strict=True)}
         for name in done - {False}:
-            assert len(list(store.folder.glob(f"*/*/{name}-r.*"))) == 2
-        with FailedStore(store.folder) as again:
+            assert len(list(folder.glob(f"*/*/{name}-r.*"))) == 2
+        with FailedStore(folder) as again:
             again.write(_failure("a-", b'{"n": 1}')).result()
             again.write(_failure("b-", b'{"n": 2}')).result()
-        assert len(list(store.folder.rglob("*.ndjson")) + list(store.folder.rglob("*.json"))) == 4
+        assert len(list(folder.rglob("*.ndjson")) + list(folder.rglob("*.json"))) == 4
     else:
         pytest.fail("it never came to its end")
     assert call > 15

@@ -20,6 +20,7 @@ from tests.support.site import Site
 from tests.support.states import assert_sound, state
 from tests.support.stores import s3_replaced
 from tests.support.waiting import until
+from tests.support.web import web_server
 
 RECORDS = 1_600
 
@@ -191,3 +192,124 @@ def test_workers_fetch_their_own_ranges_of_an_object(
     assert [event["reads_itself"] for event in ended.events("source_seen_by_workers")] == [sees]
     found = state(site)
     assert (found.lost(appended.clean), found.doubled(appended.clean)) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_workers_fetch_their_own_ranges_over_http(
+    site: Site, appended: Case, cluster: Cluster, *, has_ranges: bool
+) -> None:
+    """Of a server that sends ranges workers get places, of another one bytes; the tables are the same."""
+    with web_server() as web:
+        web.content, web.has_ranges = appended.source.read_bytes(), has_ranges
+        for _ in range(2):
+            cluster.worker("--nthreads", "1")
+        command = [*appended.command[:2], f"{web.url}/shipments.json", *appended.command[3:]]
+        options = ("--executor", f"dask:{cluster.address}", "--batch-rows", "100")
+        ended = site.run(*command, *options, own_process=True)
+    assert ended.returncode == 1, ended.stderr
+    assert [event["reads_itself"] for event in ended.events("source_seen_by_workers")] == [has_ranges]
+    assert (len(web.ranges) > RECORDS / 100) == has_ranges
+    found = state(site)
+    assert (found.lost(appended.clean), found.doubled(appended.clean)) == (0, 0)
+
+
+@pytest.mark.slow
+def test_workers_share_a_failed_store_by_its_url(site: Site, appended: Case, cluster: Cluster) -> None:
+    """Refused records are in the object store; a worker without access to it is refused before anything is loaded."""
+    with s3_replaced("failures") as s3:
+        access = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        stranger = cluster.worker("--nthreads", "1", env={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+        command = (*appended.command, "--failed-dir", "s3://failures/night", "--batch-rows", "100")
+        options = ("--executor", f"dask:{cluster.address}")
+        refused = site.run(*command, *options, env=access, own_process=True)
+        assert refused.returncode == 2, refused.stderr
+        assert "does not see the failed store s3://failures/night" in refused.stderr
+        assert "with credentials on each worker" in refused.stderr
+        assert "Contents" not in s3.list_objects_v2(Bucket="failures")
+        assert site.count_batches() == 0
+        stranger.terminate()
+        stranger.wait()
+        for _ in range(2):
+            cluster.worker("--nthreads", "1", env=access)
+        ended = site.run(*command, *options, env=access, own_process=True)
+        assert ended.returncode == 1, ended.stderr
+        keys = [each["Key"] for each in s3.list_objects_v2(Bucket="failures")["Contents"]]
+        assert sorted(Path(key).stem for key in keys if key.endswith(".ndjson")) == sorted(site.failures.ids())
+        assert len(keys) == 2 * len(site.failures.ids())
+
+
+_OTHER_VERSION = "import etl.version; etl.version.__version__ = '0.0.1'"
+_OTHER_DISK = (
+    "import pathlib; real = pathlib.Path.exists; "
+    "pathlib.Path.exists = lambda path, **given: 'probe' not in path.name and real(path, **given)"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preload", "message", "hint"),
+    [
+        (_OTHER_VERSION, "does not have this version of the program", "install the same wheel"),
+        ("import sys; sys.modules['etl'] = None", "it has none or an old one", "install the same wheel"),
+        (_OTHER_DISK, "does not see the failed store", "name a place that this machine and all workers can write"),
+    ],
+)
+def test_a_worker_of_another_kind_is_refused(
+    site: Site, appended: Case, cluster: Cluster, preload: str, message: str, hint: str
+) -> None:
+    """Another version of the program, none, or another disk: exit code 2 with what to do, and nothing is loaded."""
+    cluster.worker("--nthreads", "1", "--preload", preload)
+    ended = site.run(*appended.command, "--executor", f"dask:{cluster.address}", own_process=True)
+    assert ended.returncode == 2, ended.stderr
+    assert message in ended.stderr
+    assert hint in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert site.count_batches() == 0
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_ends_a_load(site: Site, appended: Case, cluster: Cluster) -> None:
+    """Without a scheduler at the address: exit code 4 with the command that starts one, and nothing is loaded."""
+    cluster.close()
+    ended = site.run(*appended.command, "--executor", f"dask:{cluster.address}", own_process=True)
+    assert ended.returncode == 4, ended.stderr
+    assert f"cannot reach the Dask scheduler at {cluster.address}" in ended.stderr
+    assert "dask scheduler" in ended.stderr
+    assert site.count_batches() == 0
+
+
+@pytest.mark.slow
+def test_a_cluster_that_dies_as_a_whole_ends_a_load(site: Site, appended: Case, cluster: Cluster) -> None:
+    """When scheduler and workers are killed in the midst: exit code 4, and the same command continues without them."""
+    for _ in range(2):
+        cluster.worker("--nthreads", "1")
+    running = site.start(*appended.command, "--executor", f"dask:{cluster.address}", "--batch-rows", "10")
+    site.wait_for_batches(3, running)
+    cluster.close()
+    ended = running.ended()
+    assert ended.returncode == 4, ended.stderr
+    assert "the Dask scheduler cannot be reached any more" in ended.stderr
+    assert "run the same command to continue" in ended.stderr
+    assert ended.summary["status"] == "incomplete"
+    assert_sound(site)
+    site.wait_for_locks()
+    assert site.run(*appended.command).returncode == 1
+    appended.assert_done(site)
+
+
+@pytest.mark.slow
+def test_a_cluster_whose_workers_all_die_ends_a_load(site: Site, appended: Case, cluster: Cluster) -> None:
+    """A scheduler without workers is waited for a minute; then exit code 4 says how to start one."""
+    worker = cluster.worker("--nthreads", "1")
+    running = site.start(*appended.command, "--executor", f"dask:{cluster.address}", "--batch-rows", "10")
+    site.wait_for_batches(3, running)
+    worker.kill()
+    ended = running.ended(150)
+    assert ended.returncode == 4, ended.stderr
+    assert "has had no worker for 60 seconds" in ended.stderr
+    assert "dask worker" in ended.stderr
+    assert_sound(site)
+    site.wait_for_locks()
+    assert site.run(*appended.command).returncode == 1
+    appended.assert_done(site)

@@ -16,6 +16,7 @@ from etl.ingestion.pipeline import tasks
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.executors import secret_environment, without_secrets
 from etl.ingestion.pipeline.tasks import Task, load_task
+from etl.ingestion.sources import remote
 from etl.ingestion.sources.naming import named
 from etl.ingestion.sources.stream import opened
 from etl.ingestion.values import Piece, hash_of
@@ -23,6 +24,7 @@ from etl.settings import RetrySettings
 from tests.support.site import Site
 from tests.support.stores import s3_replaced
 from tests.support.waiting import until
+from tests.support.web import web_server
 
 DATA = b'{"vehicle_id":"V1"}\n{"vehicle_id":"V2","plate":17}\n{"vehicle_id":null}'
 
@@ -169,7 +171,7 @@ def test_a_worker_reads_its_range_of_an_object(site: Site) -> None:
         piece = replace(task.piece, offset=2, parts=())
         sent = replace(task, piece=piece, place=url)
         with opened(named(url)[0]) as stream:
-            assert (stream.object_url, stream.plain_path) == (url, None)
+            assert (stream.public_url, stream.plain_path) == (url, None)
         first = load_task(sent)
         assert first.error is None
         assert first.entry is not None
@@ -182,3 +184,40 @@ def test_a_worker_reads_its_range_of_an_object(site: Site) -> None:
     assert isinstance(changed.error, SourceError)
     assert "changed while it was read" in str(changed.error)
     assert isinstance(gone.error, SourceError)
+
+
+def test_a_worker_reads_its_range_of_a_file_over_http(site: Site) -> None:
+    """It asks a server for these bytes only; a server that sends no ranges is a fault of the source."""
+    task = _task(site, "http")
+    with web_server() as web:
+        web.has_ranges = True
+        web.content = b"xx" + DATA + b"yy"
+        url = f"{web.url}/a.ndjson"
+        sent = replace(task, piece=replace(task.piece, offset=2, parts=()), place=url)
+        with opened(named(url)[0]) as stream:
+            assert stream.public_url == url
+        assert remote.size_by_range(url) == len(web.content)
+        first = load_task(sent)
+        assert web.ranges == ["bytes=0-0", f"bytes=2-{len(DATA) + 1}"]
+        web.content = web.content.lower()
+        changed = load_task(sent)
+        web.has_ranges = False
+        assert remote.size_by_range(url) is None
+        without = load_task(sent)
+    gone = remote.size_by_range(url)
+    tasks.release("http")
+    assert first.error is None
+    assert first.entry is not None
+    assert (first.entry.loaded, first.entry.rejected) == (2, 1)
+    assert "changed while it was read" in str(changed.error)
+    assert "the server sends no ranges" in str(without.error)
+    assert gone is None
+
+
+@pytest.mark.parametrize("address", ["http://user:secret@{}/a.ndjson", "http://{}/a.ndjson?signature=secret"])
+def test_no_task_has_an_address_with_a_secret(address: str) -> None:
+    """A source whose address has a user or a query is not read by workers: the command sends them its bytes."""
+    with web_server() as web:
+        web.content = DATA
+        with opened(named(address.format(web.url.removeprefix("http://")))[0]) as stream:
+            assert (stream.public_url, stream.is_repeatable) == (None, True)

@@ -13,13 +13,16 @@ from typing import Any
 class Web:
     """The content that the server sends, or another at a path; and its address.
 
-    `barrier`: so many requests have to wait before any of them gets an answer.
+    `barrier`: so many requests have to wait before any of them gets an answer. `ranges` are those that were asked for;
+    with `has_ranges` they are sent.
     """
 
     content: bytes = b""
     url: str = ""
     others: dict[str, bytes] = field(default_factory=dict)
     barrier: threading.Barrier | None = None
+    has_ranges: bool = False
+    ranges: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -35,8 +38,18 @@ def web_server() -> Iterator[Web]:
             content = web.others.get(self.path, web.content)
             if web.barrier is not None:
                 web.barrier.wait(30)
+            asked = self.headers.get("Range")
+            if asked is not None:
+                web.ranges.append(asked)
+            status, size, begins = 200, len(content), 0
+            if web.has_ranges and asked is not None:
+                begin, _, end = asked.removeprefix("bytes=").partition("-")
+                status, begins = 206, int(begin)
+                content = content[begins : int(end) + 1 if end else None]
             with suppress(BrokenPipeError, ConnectionResetError):  # The reader may have heard enough.
-                self.send_response(200)
+                self.send_response(status)
+                if status == 206:
+                    self.send_header("Content-Range", f"bytes {begins}-{begins + len(content) - 1}/{size}")
                 self.send_header("Content-Length", str(len(content)))
                 self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
                 self.end_headers()

@@ -7,11 +7,11 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 
 from etl.errors import UsageError, reason_of
+from etl.ingestion.failed_store.files import File, found, move, remove_if_empty
 from etl.ingestion.failed_store.store import FailedStore, beside_of, is_own, owner, temporary_ending, write_json
 
 log = structlog.get_logger(__name__)
@@ -73,7 +73,7 @@ def _clear(store: FailedStore, dataset: str, run: str, ids: str, known: Collecti
             raise UsageError(f"cannot clear up {folder} of the failed store: {reason_of(error)}") from error
 
 
-def _clear_folder(folder: Path, database: str, ids: str, known: Collection[str]) -> None:
+def _clear_folder(folder: File, database: str, ids: str, known: Collection[str]) -> None:
     for ending in _ENDINGS:
         for temporary in {".tmp", temporary_ending(database)}:
             for path in folder.glob(f".{ids}{ending}{temporary}"):
@@ -84,13 +84,12 @@ def _clear_folder(folder: Path, database: str, ids: str, known: Collection[str])
             _move_aside(folder, failure)
 
 
-def _move_aside(folder: Path, id: str) -> None:
+def _move_aside(folder: File, id: str) -> None:
     aside = folder / ASIDE
-    aside.mkdir(mode=0o700, exist_ok=True)
     # First the records: without ID.json, nobody knows whose they are.
     for path in (folder / f"{id}{ending}" for ending in _ENDINGS):
         if path.exists():
-            path.replace(aside / path.name)
+            move(path, aside)
     log.warning("file_moved_aside", id=id, folder=str(aside), reason="a crash left it, and the ledger does not name it")
 
 
@@ -100,19 +99,27 @@ def purge(store: FailedStore, age: timedelta, dataset: str | None) -> Iterator[t
     Raises UsageError when one cannot be removed.
     """
     before = time.time() - age.total_seconds()
-    for path in sorted(store.folder.glob(f"{dataset or '*'}/*/{ASIDE}/*")):
-        try:
-            found = path.stat()
-            if found.st_mtime > before or path.suffix not in _ENDINGS or not is_own(path, store.database):
-                continue
-            path.unlink()
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise UsageError(f"cannot remove {path} of the failed store: {reason_of(error)}") from error
-        yield path.name, found.st_size
+    place: File = store.folder
+    try:
+        for place in found(store.folder, f"{dataset or '*'}/*/{ASIDE}/*"):
+            size = _removed_if_old(place, before, store.database)
+            if size is not None:
+                yield place.name, size
+    except OSError as error:
+        raise UsageError(f"cannot remove {place} of the failed store: {reason_of(error)}") from error
+
+
+def _removed_if_old(path: File, before: float, database: str) -> int | None:
+    """Remove a file that was written before that time; return its bytes, None when it stays."""
+    try:
+        about = path.stat()
+        if about.st_mtime > before or path.suffix not in _ENDINGS or not is_own(path, database):
+            return None
+        path.unlink()
+        remove_if_empty(path.parent)
+    except FileNotFoundError:
+        return None
+    return about.st_size
 
 
 def adopt(store: FailedStore, dataset: str, run: str) -> int:
@@ -121,13 +128,14 @@ def adopt(store: FailedStore, dataset: str, run: str) -> int:
     Raises UsageError when one cannot be changed.
     """
     adopted = 0
-    for path in sorted((store.folder / dataset / run).glob(f"{run}-*.json")):
-        if owner(path) in {store.database, None}:
-            continue
-        document = store.document(dataset, run, path.stem)
-        try:
+    folder = store.folder / dataset / run
+    try:
+        for path in found(folder, f"{run}-*.json"):
+            if owner(path) in {store.database, None}:
+                continue
+            document = store.document(dataset, run, path.stem)
             write_json(path, document | {"database": store.database}, store.database)
-        except OSError as error:
-            raise UsageError(f"cannot write {path} of the failed store: {reason_of(error)}") from error
-        adopted += 1
+            adopted += 1
+    except OSError as error:
+        raise UsageError(f"cannot change {folder} of the failed store: {reason_of(error)}") from error
     return adopted

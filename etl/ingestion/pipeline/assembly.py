@@ -26,7 +26,7 @@ from etl.ingestion.transform.paths import CheckedPath, Comparing, Paths, fast
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import Batch, Entry, Failure, Fault
 from etl.quick_dataclasses import dataclass
-from etl.settings import Decoder, Mode, RetrySettings
+from etl.settings import Decoder, Mode, RetrySettings, Url
 
 if TYPE_CHECKING:
     pass
@@ -47,7 +47,7 @@ class RunContext:
     run: runs.Run
     source: str
     mode: Mode
-    failed_dir: Path
+    failed_dir: Path | Url
     decoder: Decoder
     retries: RetrySettings
     compares: bool = False

@@ -34,6 +34,7 @@ from etl.ingestion.summary import Summary
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.values import Entry, Piece, Source
 from etl.quick_dataclasses import dataclass
+from etl.settings import Url
 
 
 class ChangedMeanwhileError(BusyError):
@@ -58,7 +59,7 @@ class Recorder:
     """
 
     application_name: str
-    failed_store: Callable[[Path], FailedStore]
+    failed_store: Callable[[Path | Url], FailedStore]
     begin: Callable[["Sequence[Attempt]"], None]
     recognition: Callable[["Attempt"], Recognition | None]
     must_read_on: Callable[["Attempt", Recognition, int], bool]

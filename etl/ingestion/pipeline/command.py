@@ -102,7 +102,7 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
         _require_fitting(load, target, sources)
     _require_own_tables(load.targets)
     names = _aggregates_of(load.targets, config_dir) if load.settings.precalculate else ()
-    paths = {source.path: source.name for source in sources if source.path}
+    paths = {source.path or source.url or "": source.name for source in sources}
     if (stored := first_stored(load.settings.failed_dir, paths)) is not None:
         raise UsageError(f"{paths[stored]} is a file of the failed store", hint="etl failed replay ID")
     again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")

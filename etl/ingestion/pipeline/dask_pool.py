@@ -26,7 +26,8 @@ from distributed.comm.core import CommClosedError
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.scheduler import KilledWorker
 
-from etl.errors import DatabaseError, UsageError
+from etl.errors import DatabaseError, UsageError, reason_of
+from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline import tasks
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.executors import secret_environment, without_secrets
@@ -34,6 +35,7 @@ from etl.ingestion.pipeline.job import LOOK_SECONDS, Load, Stop
 from etl.ingestion.pipeline.tasks import Task, TaskResult
 from etl.ingestion.values import Piece
 from etl.logs import Logs, set_up
+from etl.settings import Url
 from etl.version import __version__
 
 log = structlog.get_logger(__name__)
@@ -56,17 +58,25 @@ _CONFIG = {
     # A piece is sent with its task, so that no worker is needed to send it again.
     "distributed.admin.large-graph-warning-threshold": "1GB",
     "distributed.worker.daemon": True,
+    # What watches a cluster for its pages takes a part of each core, and nobody looks at these pages.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+    # A result is some numbers, and no task needs that of another one.
+    "distributed.scheduler.active-memory-manager.start": False,
     # The pages of a cluster of this machine would need no key.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
 
 
-class _Worker(NamedTuple):
-    """What a worker says of itself."""
+class _Access(NamedTuple):
+    """What a worker can do in the failed store: `written` names a file that it wrote, `fault` says why it cannot."""
 
-    version: str
-    sees_store: bool
+    sees: bool
+    written: str | None
+    fault: str = ""
 
 
 class _Setup(WorkerPlugin):
@@ -134,7 +144,7 @@ class DaskPool:
             place = None
         task = Task(
             context=replace(
-                context, database=without_secrets(context.database), failed_dir=context.failed_dir.resolve()
+                context, database=without_secrets(context.database), failed_dir=_absolute(context.failed_dir)
             ),
             piece=replace(piece, parts=()) if place else piece,
             place=place,
@@ -148,11 +158,6 @@ class DaskPool:
             key = f"etl-{self._load}-{self._number}"
             future = self._client.submit(tasks.load_task, task, key=key, pure=False, retries=0)
         self._submitted.append((replace(piece, parts=()), future))
-
-    @staticmethod
-    def _sent(context: RunContext) -> RunContext:
-        """Return what a task carries of the settings of its run."""
-        return replace(context, database=without_secrets(context.database), failed_dir=context.failed_dir.resolve())
 
     def first(self, stop: Stop) -> tuple[Piece, TaskResult]:
         """Wait for the piece that was submitted first; return it without its bytes, and its result.
@@ -240,7 +245,7 @@ def _size_of(place: str) -> int | None:
     if "://" in place:
         from etl.ingestion.sources import remote  # noqa: PLC0415 - few sources are in a store
 
-        return remote.size_of_object(place)
+        return remote.size_by_range(place)
     try:
         return Path(place).stat().st_size
     except OSError:
@@ -279,7 +284,7 @@ def dask_pool(load: Load, size: int, address: str | None) -> Iterator[DaskPool]:
         def begin() -> tuple[Client, int]:
             client = stack.enter_context(_cluster(load, size) if address is None else _connected(address))
             setup = _Setup(name, load.logs, is_own=address is None)
-            count = size if address is None else _require_fitting(client, load, name)
+            count = size if address is None else _require_fitting(client, load)
             client.register_plugin(setup)
             stack.callback(_without_faults, client.unregister_worker_plugin, setup.name)
             return client, min(count, load.settings.workers or count)
@@ -294,8 +299,10 @@ def _without_faults(function: Callable[..., object], *arguments: object) -> None
 
 def _route_logs() -> None:
     """Let no logger of Dask write: the results of tasks tell what happened, and some of its lines are tracebacks."""
-    for name in ["distributed", "tornado", *logging.root.manager.loggerDict]:
-        if name.partition(".")[0] in {"distributed", "tornado"}:
+    # asyncio reports an exception of a task of Dask that nobody waits for any more.
+    libraries = ("asyncio", "distributed", "tornado")
+    for name in [*libraries, *logging.root.manager.loggerDict]:
+        if name.partition(".")[0] in libraries:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
@@ -338,7 +345,7 @@ def _connected(address: str) -> Iterator[Client]:
         yield client
 
 
-def _require_fitting(client: Client, load: Load, name: str) -> int:
+def _require_fitting(client: Client, load: Load) -> int:
     """Return how many workers a scheduler has, when each can load for this command.
 
     Raises UsageError and DatabaseError.
@@ -347,38 +354,78 @@ def _require_fitting(client: Client, load: Load, name: str) -> int:
         client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
     except TimeoutError:
         raise _no_worker() from None
-    folder = load.settings.failed_dir.resolve()
-    probe = folder / f".probe-{name}"
-    probe.touch(mode=0o600)
+    _require_version(client)
+    for worker, threads in client.nthreads().items():
+        if threads != 1:
+            raise UsageError(
+                f"the worker {worker} has {threads} threads, and one loads at a time",
+                hint="start it with --nthreads 1, and --nworkers N for several processes",
+            )
+    return _require_shared(client, load.settings.failed_dir)
+
+
+def _require_version(client: Client) -> None:
+    for worker, version in client.run(_version, on_error="return").items():
+        if version != __version__:
+            # A version without the function returns the exception of the search for it.
+            got = f"it has {version}" if isinstance(version, str) else f"it has none or an old one ({_kind(version)})"
+            raise UsageError(
+                f"the worker {worker} does not have this version of the program, {__version__}: {got}",
+                hint="install the same wheel and its extra `dask` for the scheduler and each worker",
+            )
+
+
+def _version() -> str:
+    """Return the version of the program that a worker has. Other versions call it: it keeps its name."""
+    return __version__
+
+
+def _kind(error: object) -> str:
+    return type(error).__name__
+
+
+def _require_shared(client: Client, failed_dir: Path | Url) -> int:
+    """Return the number of workers, when each sees what this process writes to the failed store, and the reverse.
+
+    Raises UsageError.
+    """
+    store = FailedStore(_absolute(failed_dir))
+    probe = store.probe()
     try:
-        found = client.run(_describe, str(probe), on_error="return")
+        found = client.run(_try_store, _absolute(failed_dir), probe.name, on_error="return")
     finally:
         probe.unlink(missing_ok=True)
-    threads = client.nthreads()
-    for worker, described in found.items():
-        _require_worker(worker, described, threads.get(worker, 1), folder)
+    for worker, access in found.items():
+        if not isinstance(access, _Access):
+            raise UsageError(f"the worker {worker} cannot use the failed store {store.folder}: {_kind(access)}")
+        written = None if access.written is None else store.folder / access.written
+        is_written = written is not None and written.exists()
+        if written is not None:
+            written.unlink(missing_ok=True)
+        if not (access.sees and is_written):
+            fault = "see" if not access.sees else "write to"
+            why = f": {access.fault}" if access.fault else ""
+            raise UsageError(
+                f"the worker {worker} does not {fault} the failed store {store.folder}, where refused records must be"
+                f" safe before a batch commits{why}",
+                hint="name a place that this machine and all workers can write by --failed-dir or ETL_FAILED_DIR: a"
+                " shared folder, or s3://BUCKET/FOLDER with credentials on each worker",
+            )
     return len(found)
 
 
-def _describe(probe: str) -> _Worker:
-    return _Worker(__version__, Path(probe).exists())
+def _try_store(folder: Path | Url, probe: str) -> _Access:
+    """Look for a file in the failed store, and write one, which the caller removes."""
+    try:
+        store = FailedStore(folder)
+        if not (store.folder / probe).exists():
+            return _Access(sees=False, written=None)
+        return _Access(sees=True, written=store.probe().name)
+    except OSError as error:
+        return _Access(sees=isinstance(folder, Path), written=None, fault=reason_of(error))
+    except UsageError as error:
+        return _Access(sees=False, written=None, fault=str(error))
 
 
-def _require_worker(worker: str, described: object, threads: int, folder: Path) -> None:
-    if not isinstance(described, _Worker) or described.version != __version__:
-        got = described.version if isinstance(described, _Worker) else type(described).__name__
-        raise UsageError(
-            f"the worker {worker} does not have this version of the program, {__version__}: {got}",
-            hint="install the same wheel and its extra `dask` for the scheduler and each worker",
-        )
-    if threads != 1:
-        raise UsageError(
-            f"the worker {worker} has {threads} threads, and one loads at a time",
-            hint="start it with --nthreads 1, and --nworkers N for several processes",
-        )
-    if not described.sees_store:
-        raise UsageError(
-            f"the worker {worker} does not see the failed store {folder}, where refused records must be safe before"
-            " a batch commits",
-            hint="name a folder that this machine and all workers share by --failed-dir or ETL_FAILED_DIR",
-        )
+def _absolute(failed_dir: Path | Url) -> Path | Url:
+    return failed_dir.resolve() if isinstance(failed_dir, Path) else failed_dir

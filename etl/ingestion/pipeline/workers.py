@@ -61,7 +61,7 @@ def _submit_all(
                 prepared.add(piece.which)
             # From now on the piece may be loaded, whatever happens to its process.
             run.attempt.progress.read += piece.count
-            pool.submit(run.context, run.with_new_marks(piece), stream.plain_path or stream.object_url)
+            pool.submit(run.context, run.with_new_marks(piece), stream.plain_path or stream.public_url)
             while pool.is_busy:
                 yield _first_done(load, opening, pool)
     except SourceError as error:

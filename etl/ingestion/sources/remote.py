@@ -26,6 +26,8 @@ from etl.ingestion.sources.transfers import (
     PermanentError,
     Transfer,
     described,
+    http_range,
+    http_size_by_range,
     http_transfer,
     object_store,
     object_transfer,
@@ -47,6 +49,9 @@ _DRIVERS = {
 }
 SCHEMES = (*_HTTP, *_DRIVERS)
 """The schemes of the URLs that can be read."""
+
+OBJECT_SCHEMES = tuple(_DRIVERS)
+"""The schemes of object stores: what is written there is complete or absent."""
 
 _GLOB = frozenset("*?[")
 
@@ -120,12 +125,14 @@ def open_url(url: str, retries: RetrySettings, sleep: Callable[[float], None] = 
 
 
 def read_range(url: str, offset: int, length: int, retries: RetrySettings) -> bytes:
-    """Read a range of an object of a store; it may be shorter when the object changed.
+    """Read a range of an object of a store, or of a file of a server; it may be shorter when the content changed.
 
     Raises SourceError.
     """
 
     def read() -> bytes:
+        if scheme_of(url) in _HTTP:
+            return http_range(url, offset, length)
         try:
             system, path = object_store(url)
             data: bytes = system.cat_file(path, start=offset, end=offset + length)
@@ -142,9 +149,11 @@ def read_range(url: str, offset: int, length: int, retries: RetrySettings) -> by
         raise _unreadable(url, str(error)) from None
 
 
-def size_of_object(url: str) -> int | None:
-    """Return the size of an object of a store; None where this process cannot read it."""
+def size_by_range(url: str) -> int | None:
+    """Return the size of what can be read by ranges; None where this process cannot, or the server sends none."""
     try:
+        if scheme_of(url) in _HTTP:
+            return http_size_by_range(url)
         system, path = object_store(url)
         return int(system.info(path)["size"])
     except Exception:  # noqa: BLE001 - no driver, no credentials, no network, no object: each is a no

@@ -103,15 +103,17 @@ class Stream:
         return self.source.path if is_plain else None
 
     @property
-    def object_url(self) -> str | None:
-        """The URL of an object of a store whose bytes can be read again at any offset, or None.
+    def public_url(self) -> str | None:
+        """The URL of an object or a file whose bytes are the content and that holds no secret, or None.
 
-        An address of HTTP may have credentials in it, and its server need not send ranges.
+        A user before the host, or a query, may be a secret. A server of HTTP need not send ranges.
         """
         url = self.source.url
-        if url is None or url.lower().startswith("http") or not self._is_as_stored or self._translation:
+        if url is None or not (self._is_as_stored and self.is_repeatable) or self._translation or self.source.member:
             return None
-        return url if self.is_repeatable and not self.source.member else None
+        from etl.ingestion.sources import remote  # noqa: PLC0415 - as for opening a URL
+
+        return url if remote.printable(url) == url else None
 
     @property
     def time_ns(self) -> int | None:

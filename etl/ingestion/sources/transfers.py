@@ -98,12 +98,52 @@ def http_transfer(url: str, at: int) -> Transfer:
     return body
 
 
-def _request(url: str, at: int) -> urllib.request.Request:
+def http_range(url: str, at: int, length: int) -> bytes:
+    """Request `length` bytes of a file from byte `at` on; fewer where it ends before.
+
+    Raises NetworkError or PermanentError, which a server without ranges is.
+    """
+    body = _ranged(url, at, length)
+    try:
+        parts, missing = [], length
+        while missing and (part := body.read(missing)):
+            parts.append(part)
+            missing -= len(part)
+    except (OSError, http.client.HTTPException) as error:
+        raise NetworkError(described(error)) from None
+    finally:
+        body.close()
+    return b"".join(parts)
+
+
+def http_size_by_range(url: str) -> int | None:
+    """Return the size of a file of a server that sends ranges; None where it does not, or does not report it.
+
+    Raises NetworkError or PermanentError.
+    """
+    body = _ranged(url, 0, 1)
+    body.close()
+    return body.size
+
+
+def _ranged(url: str, at: int, length: int) -> _Body:
+    response = _answer(_request(url, at, length))
+    if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+        response.close()
+        raise PermanentError("the server sends no ranges")
+    begins, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+    if begins.partition("-")[0] != str(at):
+        response.close()
+        raise PermanentError("the server sends another range than the requested one")
+    return _Body(response, int(whole) if whole.isdecimal() else None)
+
+
+def _request(url: str, at: int, length: int | None = None) -> urllib.request.Request:
     parts = urlsplit(url)
     # Without content encoding, because a range counts the bytes as sent.
     headers = {"Accept-Encoding": "identity", "User-Agent": f"logistics-etl/{__version__}"}
-    if at:
-        headers["Range"] = f"bytes={at}-"
+    if at or length is not None:
+        headers["Range"] = f"bytes={at}-" if length is None else f"bytes={at}-{at + length - 1}"
     request = urllib.request.Request(requests.without_user(url), headers=headers)  # noqa: S310 - http and https only
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
