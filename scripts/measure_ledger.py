@@ -74,7 +74,7 @@ _MARKS = """
             ) as hashes
         from etl.runs where run like 'filled-' || {dataset} || '%%'
     )
-    insert into etl.marks (run, last_record, anchor, parent, hashes, places)
+    insert into etl.separate_marks (run, last_record, anchor, parent, hashes, places)
     select number, 100, case when {shared} is null or place <= 64 then hashes[1] else hashes[2] end,
         case when {shared} is not null and place > 64 then hashes[1] end, hashes, decode({places}, 'hex')
     from filled
@@ -200,7 +200,7 @@ def fill(connection: Connection, dataset: str, count: int, shared: Mark | None) 
     words = {"runs": count, "dataset": f"'{dataset}'", "shared": f"{hash_}::bigint", "places": f"'{places}'"}
     for statement in (_RUNS, _MARKS):
         connection.execute(statement.format(**words).replace("%%", "%"))  # type: ignore[call-overload] # made here
-    connection.execute("vacuum analyze etl.runs, etl.marks")
+    connection.execute("vacuum analyze etl.runs, etl.separate_marks")
 
 
 def recognised(connection: Connection, dataset: str, data: bytes) -> str:

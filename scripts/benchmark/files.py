@@ -16,7 +16,16 @@ from etl.generate.records import RECORDS
 from scripts.benchmark import database
 from scripts.benchmark.bench import Bench
 
-_LEDGER = ("runs", "attempts", "batches", "marks", "failures", "faults", "first_batches")
+_LEDGER = (
+    "runs",
+    "attempts",
+    "group_attempts",
+    "separate_batches",
+    "separate_marks",
+    "failures",
+    "faults",
+    "first_batches",
+)
 _COUNTED_FILES = 100
 # The server logs the text of each statement that it gets by itself, or prepared before.
 _STATEMENT = re.compile(rb"(?m)LOG:  (?:statement|execute [^:\n]*): ")

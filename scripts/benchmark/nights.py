@@ -19,7 +19,7 @@ from scripts.benchmark.bench import Bench
 
 DATASET = "shipments"
 _TABLES = ("logistics.shipments", "logistics.shipment_items")
-_LEDGER = ("etl.runs", "etl.attempts", "etl.batches", "etl.failures", "etl.seen", "etl.touched", "etl.pending")
+_LEDGER = ("etl.runs", "etl.attempts", "etl.separate_batches", "etl.failures", "etl.seen", "etl.touched", "etl.pending")
 _CHANGED, _NEW, _DAYS = 0.02, 0.01, 30
 _LOOKED_UP = 14_000
 

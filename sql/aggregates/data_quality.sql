@@ -2,7 +2,7 @@
 -- table: analytics.data_quality
 -- bucket: all
 -- fact etl.runs
--- fact etl.batches
+-- fact etl.separate_batches
 -- fact etl.failures
 -- fact logistics.shipments
 -- fact logistics.tracking_events

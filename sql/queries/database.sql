@@ -90,12 +90,13 @@ grant create on schema etl_staging to etl_loader;
 revoke all on all tables in schema etl from etl_loader;
 grant select on all tables in schema etl to etl_loader;
 revoke all on etl.api_keys, etl.api_tokens from etl_loader;
-grant insert, update on etl.runs, etl.attempts, etl.batches, etl.failures, etl.faults, etl.refreshes,
+grant insert, update on etl.runs, etl.attempts, etl.separate_batches, etl.failures, etl.faults, etl.refreshes,
     etl.group_attempts, etl.streams, etl.exports to etl_loader;
-grant insert on etl.marks, etl.known_sources, etl.seen, etl.event_keys to etl_loader;
+grant insert on etl.separate_marks, etl.known_sources, etl.seen, etl.event_keys to etl_loader;
 grant delete on etl.touched, etl.first_batches, etl.seen, etl.event_keys to etl_loader;
 grant execute on function etl.withdraw_batches, etl.make_partitions, etl.note_lost_partitions to etl_loader;
 grant insert, delete on etl.pending to etl_loader;
+grant usage on sequence etl.runs_number_seq to etl_loader;
 grant select on analytics.shipment_states, analytics.name_spellings, analytics.warehouse_timezones,
     analytics.vehicle_transports, analytics.emission_factors to etl_loader;
 
@@ -293,7 +294,7 @@ where record.attrelid = to_regclass(%(table)s) and record.attname = any(%(key)s:
 -- name: may_load
 -- Return whether the current user has every right on a table that a load needs.
 select bool_and(has_table_privilege(to_regclass(%(table)s), privilege))
-    and has_table_privilege('etl.batches', 'insert')
+    and has_table_privilege('etl.separate_batches', 'insert')
     and has_table_privilege('etl.failures', 'insert')
 from unnest(array['select', 'insert', 'update', 'delete']) as privilege;
 

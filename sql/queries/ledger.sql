@@ -106,12 +106,30 @@ with superseded as (
 )
 update etl.failures set state = 'superseded' where state = 'pending' and run in (select run from superseded);
 
--- name: separate_attempt
--- Enter the first attempt of a run by itself, if the run was loaded with a group.
+-- name: separate_run
+-- Enter the first attempt, the batch and the marks of a run by themselves, if the run was loaded with a group. Each part
+-- reads the run as it was before this statement.
 with separated as (
-    update etl.runs set group_attempt = null, bytes_after = null
+    update etl.runs set
+        group_attempt = null, bytes_after = null, batch_offset = null, batch_bytes = null, batch_records = null,
+        batch_rows_replaced = null, batch_hash = null, batch_rows = null, batch_policies = null,
+        mark_anchor = null, mark_parent = null, mark_hashes = null, mark_places = null
     where run = %(run)s and group_attempt is not null
-    returning run
+    returning run, number
+),
+batch as (
+    insert into etl.separate_batches
+    select batches.*
+    from separated
+    join etl.batches using (run)
+    on conflict (run, "offset") do nothing
+),
+marked as (
+    insert into etl.separate_marks
+    select marks.*
+    from separated
+    join etl.marks on marks.run = separated.number
+    on conflict (run, last_record) do nothing
 )
 insert into etl.attempts (
     run, attempt, started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid, folder, options,
@@ -121,7 +139,6 @@ select
     run, attempt, started_at, ended_at, exit_code, count_read, count_retried, bytes_read, host, os_user, pid, folder, options,
     tool_version
 from separated
--- It reads the run as it was before this statement.
 join etl.all_attempts using (run);
 
 -- name: open_attempt
@@ -169,7 +186,7 @@ order by "offset";
 
 -- name: claim_batch
 -- Claim a batch before its COPY: wait for another transaction that claimed it, and do nothing if that one committed.
-insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt)
+insert into etl.separate_batches (run, "offset", bytes, first_record, count_records, hash, attempt)
 values (%(run)s, %(offset)s, %(bytes)s, %(first_record)s, %(count)s, %(hash)s, %(attempt)s)
 on conflict (run, "offset") do nothing;
 
@@ -194,7 +211,7 @@ from (
 
 -- name: enter_batch
 -- Enter the result of a claimed batch, as COPY counted it.
-update etl.batches
+update etl.separate_batches
 set count_loaded = %(loaded)s, count_rejected = %(rejected)s, count_failed = %(failed)s, rows = %(rows)s,
     policies = %(policies)s, rows_replaced = %(rows_replaced)s, count_unchanged = %(unchanged)s,
     count_deleted = %(deleted)s
@@ -398,7 +415,7 @@ update etl.failures set state = 'replayed' where id = %(id)s and state = 'pendin
 -- name: enter_replay
 -- Move the counts of a batch from refused to the result of the replay, and notify the listeners.
 with entered as (
-    update etl.batches
+    update etl.separate_batches
     set
         count_loaded = count_loaded + %(loaded)s,
         count_rejected = count_rejected - %(was_rejected)s + %(rejected)s,

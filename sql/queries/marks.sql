@@ -35,18 +35,9 @@ select hashes, places from etl.marks where run = %(run)s order by last_record de
 
 -- name: add_marks
 -- Add a row of marks of a run.
-insert into etl.marks (run, last_record, anchor, parent, hashes, places)
+insert into etl.separate_marks (run, last_record, anchor, parent, hashes, places)
 values (%(run)s, %(last_record)s, %(anchor)s, %(parent)s, %(hashes)s::bigint[], %(places)s)
 on conflict (run, last_record) do nothing;
-
--- name: add_marks_of_runs
--- Add rows of marks of several runs.
-insert into etl.marks (run, last_record, anchor, parent, hashes, places)
-select each.run, each.last_record, each.anchor, each.parent, each.hashes::bigint[], each.places
-from unnest(
-    %(run)s::bigint[], %(last_record)s::bigint[], %(anchor)s::bigint[], %(parent)s::bigint[], %(hashes)s::text[],
-    %(places)s::bytea[]
-) as each (run, last_record, anchor, parent, hashes, places);
 
 -- name: first_batches
 -- List where the first batches of the runs without marks are in their sources.

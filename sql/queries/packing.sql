@@ -40,7 +40,7 @@ order by b.first_record;
 
 -- name: pack
 -- Let the first of some consecutive batches take the place of all of them.
-update etl.batches
+update etl.separate_batches
 set
     bytes = %(bytes)s, count_records = %(count_records)s, hash = '', count_loaded = %(count_loaded)s,
     count_rejected = %(count_rejected)s, count_failed = %(count_failed)s, rows = %(rows)s, policies = %(policies)s,
@@ -50,7 +50,7 @@ where run = %(run)s and "offset" = %(offset)s;
 
 -- name: remove_batches
 -- Remove batches of a run whose place another one has taken.
-delete from etl.batches where run = %(run)s and "offset" = any(%(offsets)s);
+delete from etl.separate_batches where run = %(run)s and "offset" = any(%(offsets)s);
 
 -- name: pack_attempts
 -- Let the newest attempt of a run take the place of all of them, with their seconds and their rows that a replace deleted

@@ -18,11 +18,14 @@ select needed.privilege || ' on ' || needed.relation
 from (
     values
         ('insert', 'etl.runs'), ('update', 'etl.runs'), ('insert', 'etl.attempts'), ('update', 'etl.attempts'),
-        ('insert', 'etl.batches'), ('update', 'etl.batches'), ('insert', 'etl.failures'), ('update', 'etl.failures'),
-        ('insert', 'etl.marks'), ('insert', 'etl.known_sources'), ('delete', 'etl.first_batches'),
+        ('insert', 'etl.separate_batches'), ('update', 'etl.separate_batches'), ('insert', 'etl.failures'), ('update', 'etl.failures'),
+        ('insert', 'etl.separate_marks'), ('insert', 'etl.known_sources'), ('delete', 'etl.first_batches'),
         ('insert', 'etl.group_attempts'), ('update', 'etl.group_attempts')
 ) as needed (privilege, relation)
 where not has_table_privilege(needed.relation, needed.privilege)
+union all
+select 'usage on sequence etl.runs_number_seq'
+where not has_sequence_privilege('etl.runs_number_seq', 'usage')
 union all
 select 'create on schema etl_staging'
 where not coalesce(has_schema_privilege(to_regnamespace('etl_staging'), 'create'), false);

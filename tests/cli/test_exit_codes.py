@@ -547,7 +547,7 @@ def _miscount(connection: Connection) -> None:
         """
         create function miscount() returns trigger language plpgsql as
         'begin new.count_loaded := new.count_loaded + 1; return new; end';
-        create trigger miscount before update on etl.batches for each row execute function miscount()
+        create trigger miscount before update on etl.separate_batches for each row execute function miscount()
         """
     )
 

@@ -231,7 +231,7 @@ def test_policies_that_come_during_a_load_are_named(site: Site, mode: Mode) -> N
     load_command = ["load", "parcels", "feed.json", "--batch-rows", "2", "--workers", "1", "--no-precalculate"]
     try:
         # The batch waits where its transaction has not locked the table yet.
-        with site.gate("etl.batches", "in COPY", when="new.first_record = 3") as gate:
+        with site.gate("etl.separate_batches", "in COPY", when="new.first_record = 3") as gate:
             load = site.start(*load_command, conninfo=conninfo)
             gate.reached()
             site.ask(

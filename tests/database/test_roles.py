@@ -68,7 +68,7 @@ def test_a_loader_loads_refreshes_and_verifies(logins: dict[str, Connection]) ->
             {"day": day},
         )
         loader.execute(
-            'insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt) '
+            'insert into etl.separate_batches (run, "offset", bytes, first_record, count_records, hash, attempt) '
             "values (%s, 0, 1, 1, 1, '', 1)",
             [day],
         )
@@ -111,7 +111,7 @@ DENIED_TO_LOADERS: tuple[LiteralString, ...] = (
     "truncate etl.pending",
     # Only the owner of the ledger deletes from it and migrates it.
     "delete from etl.runs",
-    "delete from etl.batches",
+    "delete from etl.separate_batches",
     "delete from etl.failures",
     "delete from etl.faults",
     "delete from etl.refreshes",

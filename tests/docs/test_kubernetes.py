@@ -213,7 +213,7 @@ def test_the_users_of_the_manifests_can_do_their_work(site: Site) -> None:
     site.connection.execute(renamed.encode())
     try:
         for role, table, right in (
-            ("k8s_nightly", "etl.batches", "insert"),
+            ("k8s_nightly", "etl.separate_batches", "insert"),
             ("k8s_collect", "etl.streams", "update"),
             ("k8s_collect", "etl.api_keys", "select"),
             ("k8s_serve", "etl.api_tokens", "insert"),
@@ -221,6 +221,6 @@ def test_the_users_of_the_manifests_can_do_their_work(site: Site) -> None:
             ("k8s_serve", "analytics.freshness", "select"),
         ):
             assert site.value("select has_table_privilege(%s, %s, %s)", [role, table, right]) is True
-        assert site.value("select has_table_privilege('k8s_serve', 'etl.batches', 'insert')") is False
+        assert site.value("select has_table_privilege('k8s_serve', 'etl.separate_batches', 'insert')") is False
     finally:
         site.ask("drop owned by k8s_nightly, k8s_serve, k8s_collect; drop role k8s_nightly, k8s_serve, k8s_collect")

@@ -186,7 +186,7 @@ class Loads:
             ),
             [run, offset],
         )
-        self._site.ask('delete from etl.batches where run = %s and "offset" = %s', [run, offset])
+        self._site.ask('delete from etl.separate_batches where run = %s and "offset" = %s', [run, offset])
         truth = self.truths[dataset.name]
         truth.runs[run].loaded -= set(range(first - 1, first + count - 1))
         truth.counts["batches lost"] += 1

@@ -192,7 +192,7 @@ def test_a_replace_waits_for_workers_whose_first_process_lost_its_session(
 ) -> None:
     """While workers load, a replace of their dataset is busy although no session holds the dataset for them."""
     other = write_shipments(site.folder / "other.json", 300, seed=5)
-    with site.gate("etl.batches", "in COPY", when='new."offset" > 100000') as gate:
+    with site.gate("etl.separate_batches", "in COPY", when='new."offset" > 100000') as gate:
         running = _start(site, appended, "--workers", "2", *first)
         gate.reached()
         site.terminate(site.backend(_HOLDS))

@@ -17,8 +17,8 @@ name = "logistics.calls"
 id = { type = "integer", required = true }
 """
 DELETIONS: dict[str, LiteralString] = {
-    "all batches": "delete from etl.batches",
-    "some batches": "delete from etl.batches where first_record > 10",
+    "all batches": "delete from etl.separate_batches",
+    "some batches": "delete from etl.separate_batches where first_record > 10",
     "failures": "delete from etl.faults; delete from etl.failures",
     "some failures": "delete from etl.faults; delete from etl.failures where batch = 0",
 }
@@ -56,7 +56,7 @@ def test_a_run_with_deleted_rows_is_not_continued(site: Site, what: str, grows: 
 
 def test_a_source_without_marks_is_not_taken_for_a_new_one(site: Site) -> None:
     """When the marks of a run are gone, a source that may be its own ends with 2 and doubles no row."""
-    site.ask("delete from etl.marks")
+    site.ask("delete from etl.separate_marks")
     ended = site.run("load", "calls", "calls.ndjson", "--max-rejected", "50%")
     assert ended.returncode == 2
     assert "etl.marks has no row of it" in ended.stderr
@@ -93,7 +93,7 @@ def test_rows_of_a_deleted_run_are_named(site: Site, order: str) -> None:
     for table in (
         "faults where failure in (select id from etl.failures where run in (select run from gone))",
         "failures where run in (select run from gone)",
-        "batches where run in (select run from gone)",
+        "separate_batches where run in (select run from gone)",
         "attempts where run in (select run from gone)",
         "runs where run in (select run from gone)",
     ):

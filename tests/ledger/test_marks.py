@@ -47,16 +47,16 @@ def test_the_marks_of_a_small_file_take_at_most_300_bytes(site: Site) -> None:
         "insert into etl.runs (run, dataset, source, definition_hash, mode, is_atomic, is_forced)"
         " select n::text, 'events', '', '', 'append', false, false from generate_series(1, 3000) as n"
     )
-    site.ask("vacuum etl.marks")
-    before = site.value("select pg_total_relation_size('etl.marks')")
+    site.ask("vacuum etl.separate_marks")
+    before = site.value("select pg_total_relation_size('etl.separate_marks')")
     site.ask(
-        "insert into etl.marks (run, last_record, anchor, hashes, places)"
+        "insert into etl.separate_marks (run, last_record, anchor, hashes, places)"
         " select r.number, last_record, hashint8extended(r.number, 1), hashes, places"
         " from etl.marks m, etl.runs r where m.run = %s and r.number <> m.run order by r.number",
         [run],
     )
-    site.ask("vacuum etl.marks")
-    assert (site.value("select pg_total_relation_size('etl.marks')") - before) / 3000 <= 300
+    site.ask("vacuum etl.separate_marks")
+    assert (site.value("select pg_total_relation_size('etl.separate_marks')") - before) / 3000 <= 300
 
 
 def test_a_run_is_found_where_many_share_its_beginning(site: Site) -> None:

@@ -109,6 +109,53 @@ def test_a_file_of_a_group_that_the_version_before_loaded_is_known(empty_site: S
     assert empty_site.column("select attempt from etl.all_attempts order by run, attempt") == [1, 2, 1]
 
 
+def test_a_batch_that_the_version_before_stored_beside_its_run_is_known(empty_site: Site, tmp_path: Path) -> None:
+    """The rows of a group of before stay, whoever read the tables reads the views, and old and new files are known."""
+    folder = _sql_before(tmp_path / "sql", "0048")
+    with patch.object(migrations, "shipped", lambda _name: folder):
+        migrations.run_migrations(empty_site.connection)
+    empty_site.write_definition((VERSION / "parcels.toml").read_text())
+    dataset = find("parcels", empty_site.folder / "config")
+    create(Database(conninfo=empty_site.conninfo), dataset)
+    files = empty_site.folder / "in"
+    files.mkdir()
+    old = b'{"id":"a0","kg":1}\n{"id":"a1","kg":1}\n'
+    (files / "a.ndjson").write_bytes(old)
+    known = marks_of(old)
+    hashes = [mark.hash ^ marks._salt("parcels") for mark in known]
+    empty_site.ask(
+        "insert into etl.group_attempts (ended_at, host, os_user, pid, options, tool_version)"
+        " values (now(), 'h', 'u', 1, '', '0');"
+        " insert into etl.runs (run, dataset, source, definition_hash, mode, is_atomic, is_forced, finished_at,"
+        " group_attempt, bytes_after) values ('r', 'parcels', 'in/a.ndjson', '', 'append', false, false, now(), 1, 1);"
+        ' insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt, count_loaded,'
+        " count_rejected, count_failed, rows) values ('r', 0, 37, 1, 2, '', 1, 2, 0, 0, '{2}');"
+        " insert into logistics.parcels (id, kg, etl_run, etl_batch, etl_place)"
+        " values ('a0', 1, 1, 0, 1), ('a1', 1, 1, 0, 2);"
+        " grant select on etl.batches to public"
+    )
+    empty_site.ask(
+        "insert into etl.marks (run, last_record, anchor, hashes, places) values (1, 2, %s, %s, %s)",
+        [hashes[0], hashes, bytes(marks._encoded(known))],
+    )
+    before = empty_site.ask("select * from etl.batches"), empty_site.ask("select * from etl.all_attempts")
+    assert empty_site.run("db", "migrate").returncode == 0
+    assert (empty_site.ask("select * from etl.batches"), empty_site.ask("select * from etl.all_attempts")) == before
+    assert empty_site.value("select relacl::text ~ '[{,]=r' from pg_class where oid = 'etl.batches'::regclass")
+    for name in ("b", "c"):
+        (files / f"{name}.ndjson").write_text(f'{{"id":"{name}","kg":1}}\n')
+    statuses = [each["status"] for each in empty_site.run("load", "parcels", "in", "--json").summaries]
+    assert statuses == ["already_loaded", "loaded", "loaded"]
+    assert _count(empty_site) == (4, 4)
+    (files / "a.ndjson").write_bytes(old + b'{"id":"a2","kg":1}\n')
+    assert [each["records"]["loaded"] for each in empty_site.run("load", "parcels", "in", "--json").summaries] == [
+        1,
+        0,
+        0,
+    ]
+    assert _count(empty_site) == (5, 5)
+
+
 def test_an_unfinished_run_and_a_grown_source_continue(before: Site) -> None:
     """The rest of a source that was cut off is loaded by its run, and so is the tail of one that grew."""
     whole = (before.folder / "cut.ndjson").read_bytes()
@@ -209,7 +256,7 @@ def test_unknown_members_that_were_only_named_do_not_count(site: Site) -> None:
     lines = [f'{{"id": {n}, "old": 1, "new": 2}}\n' for n in range(6)]
     (site.folder / "p.ndjson").write_text("".join(lines))
     site.load("p", "p.ndjson", "--limit", "2", "--no-precalculate", "--on-unknown", "ignore")
-    site.ask("""update etl.batches set policies = '{"unknown": ["old"]}'""")
+    site.ask("""update etl.separate_batches set policies = '{"unknown": ["old"]}'""")
     [shown] = site.run("runs", "show", "latest", "--json").lines
     assert (shown["unknown"], shown["unknown_others"]) == ({}, 0)
     summary = site.load("p", "p.ndjson")

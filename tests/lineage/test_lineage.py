@@ -137,7 +137,7 @@ def test_a_load_and_its_refreshes_are_reported(site: Site) -> None:
     assert run_of_ledger in {tag["value"] for tag in complete["run"]["facets"]["tags"]["tags"]}
     start, complete = found.of("precalculate.data_quality")
     assert [start["eventType"], complete["eventType"]] == ["START", "COMPLETE"]
-    assert "etl.batches" in {each["name"].partition(".")[2] for each in complete["inputs"]}
+    assert "etl.separate_batches" in {each["name"].partition(".")[2] for each in complete["inputs"]}
     [output] = complete["outputs"]
     assert output["name"].endswith(".analytics.data_quality")
     assert output["outputFacets"]["outputStatistics"]["rowCount"] >= 1

@@ -83,7 +83,7 @@ def test_another_task_at_the_same_place_is_no_repeated_one(site: Site, change: s
         changed = replace(task, piece=replace(task.piece, parts=(other,)), hash=hash_of(other))
     else:
         with site.connect() as connection:
-            connection.execute("update etl.batches set attempt = 7")
+            connection.execute("update etl.separate_batches set attempt = 7")
         changed = task
     found = load_task(changed)
     tasks.release("one")

@@ -231,8 +231,12 @@ def test_a_later_load_leaves_the_records_of_a_group_as_they_are(site: Site) -> N
 
 
 def test_the_runs_of_a_group_share_one_attempt(parcels: Site) -> None:
-    """The ledger has one row for the attempt of all files; a file that grows gets rows for its own attempts."""
+    """One row for the attempt of all files, and one for each file; a file that grows gets rows of its own."""
     load(parcels, "parcels")
+    separate = "select (select count(*) from etl.separate_batches), (select count(*) from etl.separate_marks)"
+    assert parcels.ask(separate) == [(0, 0)]
+    # A file of a hundred records has five marks more.
+    assert parcels.value("select max(pg_column_size(runs.*)) from etl.runs") <= 320
     assert parcels.value("select count(*) from etl.group_attempts") == 1
     assert parcels.value("select count(*) from etl.attempts") == 0
     run = parcels.value("select run from etl.runs where source = 'in/3.ndjson'")
@@ -251,6 +255,9 @@ def test_the_runs_of_a_group_share_one_attempt(parcels: Site) -> None:
     assert [each["count_read"] for each in grown["attempts"]] == [4, 6]
     assert parcels.ask("select attempt from etl.attempts where run = %s order by 1", [run]) == [(1,), (2,)]
     assert parcels.value("select count(*) from etl.all_attempts") == 7
+    assert parcels.ask(f"{separate} from etl.runs where batch_records is null and run = %s", [run]) == [(2, 2)]
+    parts = "select first_record, count_records, hash <> '' from etl.batches where run = %s order by \"offset\""
+    assert parcels.ask(parts, [run]) == [(1, 4, True), (5, 2, True)]
     assert parcels.run("runs", "purge", "--older-than", "0d").returncode == 0
     [packed] = parcels.run("runs", "show", run, "--json").lines
     assert [each["attempt"] for each in packed["attempts"]] == [2]

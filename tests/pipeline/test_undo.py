@@ -254,14 +254,14 @@ def test_a_killed_undo_changes_nothing_and_is_repeated(site: Site) -> None:
 def test_an_unfinished_run_is_undone(site: Site, options: tuple[str, ...]) -> None:
     """A killed load is taken back with its rows so far, and with its staging tables."""
     (site.folder / "wrong.ndjson").write_text(as_lines(*_orders(range(300))))
-    with site.gate("etl.batches", "in COPY", when='new."offset" > 3000') as gate:
+    with site.gate("etl.separate_batches", "in COPY", when='new."offset" > 3000') as gate:
         loading = site.start("load", "orders", "wrong.ndjson", "--batch-rows", "50", *options)
         site.wait_for_batches(1, loading)
         backend = gate.reached()
         loading.kill()
         site.terminate(backend)
         gate.open()
-    site.ask("drop trigger etl_gate on etl.batches")
+    site.ask("drop trigger etl_gate on etl.separate_batches")
     site.wait_for_locks()
     run = site.value("select run from etl.runs")
     undone = _undo(site, run)
@@ -316,7 +316,7 @@ def test_a_merge_whose_replay_wrote_over_a_row_is_refused(site: Site) -> None:
     assert "up to 1 older versions" in _refused(site, _load(site, "over_others.ndjson", _orders([9]))).error
     # As in a database that an earlier version has filled.
     _load(site, "tuesday.ndjson", _orders(range(5)))
-    site.ask("update etl.batches set rows_replaced = null")
+    site.ask("update etl.separate_batches set rows_replaced = null")
     assert "up to 6 older versions" in _refused(site, run).error
 
 

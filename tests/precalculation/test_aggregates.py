@@ -286,7 +286,7 @@ def _fill(connection: Connection) -> None:
         overriding system value
         values (1, 'R', 'shipments', 'S', '', 'merge', false, false)""")
     connection.execute("""
-        insert into etl.batches (run, "offset", bytes, first_record, count_records, hash, attempt, loaded_at)
+        insert into etl.separate_batches (run, "offset", bytes, first_record, count_records, hash, attempt, loaded_at)
         values ('R', 0, 9, 1, 9, '', 1, '2026-04-01'), ('R', 9, 9, 1, 9, '', 1, '2026-04-02')""")
     start = _at("2026-03-30T00:00:00")
     for number in range(20):

@@ -70,7 +70,7 @@ def test_the_future_begins_at_the_newest_load_of_a_shipment(site: Site) -> None:
     connection = site.connection
     _load(site, "some.ndjson", _shipment(1), _shipment(2))
     later = datetime(2026, 3, 20, tzinfo=UTC)
-    connection.execute("update etl.batches set loaded_at = %s", [later - DAY])
+    connection.execute("update etl.separate_batches set loaded_at = %s", [later - DAY])
     add(connection, "shipments", shipment_id="S9", carrier="A", created_at=START, updated_at=later)
     refreshed(connection, "open_shipments")
     assert {row[3] for row in _open(connection)} == {START + 2 * DAY}

@@ -88,7 +88,7 @@ EDITS: tuple[LiteralString, ...] = (
     "update logistics.vehicles set capacity_kg = capacity_kg * 2 where vehicle_id = 'V1'",
     "update logistics.vehicles set vehicle_type = 'lorry' where vehicle_id = 'V1'",
     "delete from logistics.vehicles where vehicle_id = 'V2'",
-    """update etl.batches set loaded_at = loaded_at - interval '1 day' where "offset" > 0""",
+    """update etl.separate_batches set loaded_at = loaded_at - interval '1 day' where "offset" > 0""",
 )
 EMISSIONS: LiteralString = """
 insert into analytics.vehicle_transports values ('van', 'road', 'electricity'), ('lorry', 'road', 'diesel'),

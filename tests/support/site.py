@@ -180,7 +180,7 @@ class Site:
             self.ask(sql.SQL("delete from {}").format(sql.Identifier(*table.name.split("."))))
         self.ask(
             "delete from etl.faults; delete from etl.failures;"
-            " delete from etl.batches; delete from etl.attempts; delete from etl.runs"
+            " delete from etl.separate_batches; delete from etl.attempts; delete from etl.runs"
         )
 
     @property

@@ -9,6 +9,7 @@ from psycopg.pq import TransactionStatus
 from tenacity import Retrying
 
 from etl import queries
+from etl.errors import InternalError
 from etl.ingestion.fingerprints import Mark
 from etl.quick_dataclasses import dataclass
 
@@ -125,16 +126,15 @@ def add(
         connection.execute(_SQL["add_marks"], values)
 
 
-def add_of_runs(
-    connection: psycopg.Connection, dataset: str, runs: Iterable[tuple[int, Sequence[Mark], Anchor]]
-) -> None:
-    """Add all marks of several runs, each given by its number, its marks in their order and its anchor."""
-    rows = [values for run, marks, anchor in runs for values in _rows(dataset, run, marks, anchor)]
-    names = ("run", "last_record", "anchor", "parent", "places")
-    columns = {name: [values[name] for values in rows] for name in names}
-    # An array of arrays of different lengths is no array of the server.
-    hashes = [f"{{{','.join(map(str, values['hashes']))}}}" for values in rows]
-    connection.execute(_SQL["add_marks_of_runs"], columns | {"hashes": hashes})
+def in_one_row(dataset: str, marks: Sequence[Mark], anchor: Anchor) -> dict[str, Any]:
+    """Return the columns for all marks of a run whose source is so small that they are one row.
+
+    Raises InternalError when they are more.
+    """
+    rows = list(_rows(dataset, 0, marks, anchor))
+    if len(rows) != 1:
+        raise InternalError(f"expected marks for one row, got {len(marks)}")
+    return rows[0]
 
 
 def _rows(dataset: str, run: int, marks: Sequence[Mark], anchor: Anchor | None) -> Iterator[dict[str, Any]]:

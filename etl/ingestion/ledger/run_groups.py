@@ -1,4 +1,4 @@
-"""The runs of several whole sources, each loaded by one batch: few statements of one transaction enter all of them."""
+"""The runs of several whole sources, each loaded by one batch: one statement enters all of them, a row for each."""
 
 import json
 import secrets
@@ -9,7 +9,6 @@ from typing import NamedTuple
 import psycopg
 
 from etl import queries
-from etl.errors import InternalError
 from etl.ingestion.fingerprints import Mark
 from etl.ingestion.ledger import marks, runs
 from etl.ingestion.ledger.marks import Anchor
@@ -77,67 +76,64 @@ class Begun(NamedTuple):
     attempt: int
 
 
-def begin(
-    connection: psycopg.Connection,
-    new: NewRuns,
-    names: Sequence[str],
-    sources: Sequence[WholeSource],
-    request: runs.AttemptRequest,
-) -> Begun:
-    """Enter a finished run of each source, and their attempt.
+class LoadedRun(NamedTuple):
+    """A run of a group whose rows are sent: its name, its number, its source and the entry of its batch."""
+
+    name: str
+    number: int
+    source: WholeSource
+    entry: Entry
+
+
+def begin(connection: psycopg.Connection, count: int, request: runs.AttemptRequest) -> Begun:
+    """Enter the attempt of a group of so many runs, and take their numbers; the runs are entered after their rows.
 
     `request` is that of one of the sources.
     """
-    about = vars(new) | runs.who() | {"folder": request.folder, "options": request.options}
-    values = about | {
-        "unknown_of": 0 if new.is_examined else new.definition,
-        "runs": list(names),
-        "sources": [source.name for source in sources],
-        "source_bytes": [source.stored_bytes for source in sources],
-        "times": [source.time_ns for source in sources],
-        "bytes_after": [source.bytes_read - source.piece.offset - source.piece.length for source in sources],
-    }
-    found = connection.execute(_SQL["open_runs"], values).fetchall()
-    numbers: dict[str, int] = {run: number for run, number, _ in found}
-    ordered = [numbers[name] for name in names]
-    if ordered != sorted(ordered):
-        raise InternalError("the ledger gave numbers to runs in another order than that of their sources")
-    return Begun(ordered, found[0][2])
+    values = runs.who() | {"folder": request.folder, "options": request.options, "count": count}
+    found = connection.execute(_SQL["begin_group"], values).fetchall()
+    return Begun(sorted(number for _, number in found), found[0][0])
 
 
-def enter(
-    connection: psycopg.Connection,
-    new: NewRuns,
-    loaded: Sequence[tuple[str, int, WholeSource, Entry]],
-    attempt: int,
-) -> None:
-    """Enter the batch and the marks of each run, given by its name, number, source and entry, and the end of all.
+def enter(connection: psycopg.Connection, new: NewRuns, loaded: Sequence[LoadedRun], attempt: int) -> None:
+    """Enter each run with its batch and its marks, finished, and the end of their attempt.
 
     Listeners are notified.
     """
-    names = [name for name, _, _, _ in loaded]
-    sources = [source for _, _, source, _ in loaded]
-    entries = [entry for _, _, _, entry in loaded]
-    batches = {
-        "runs": names,
-        "offsets": [source.piece.offset for source in sources],
-        "bytes": [source.piece.length for source in sources],
-        "counts": [source.piece.count for source in sources],
-        "hashes": [source.piece.hash for source in sources],
-        "loaded": [entry.loaded for entry in entries],
-        # An array of arrays is one array of the server.
-        "rows": [f"{{{','.join(map(str, entry.rows))}}}" for entry in entries],
+    sources = [each.source for each in loaded]
+    pieces = [source.piece for source in sources]
+    entries = [each.entry for each in loaded]
+    marked = [marks.in_one_row(new.dataset, source.marks, source.anchor) for source in sources]
+    examined = 0 if new.is_examined else new.definition
+    values = {
+        "runs": [each.name for each in loaded],
+        "numbers": [each.number for each in loaded],
+        "sources": [source.name for source in sources],
+        "source_bytes": [source.stored_bytes for source in sources],
+        "times": [source.time_ns for source in sources],
+        "unknown_of": [new.definition if entry.policy_effects.unknown else examined for entry in entries],
+        "bytes_after": [source.bytes_read - source.piece.offset - source.piece.length for source in sources],
+        "offsets": [piece.offset for piece in pieces],
+        "bytes": [piece.length for piece in pieces],
+        "counts": [entry.loaded for entry in entries],
+        "batch_hashes": [piece.hash for piece in pieces],
+        # An array of arrays of different lengths is no array of the server.
+        "rows": [_array(entry.rows) for entry in entries],
         "policies": [_policies(entry) for entry in entries],
         "rows_replaced": [entry.rows_replaced for entry in entries],
+        # Nearly always it is the first mark, which is not stored twice.
+        "anchor": [None if row["anchor"] == row["hashes"][0] else row["anchor"] for row in marked],
+        **{name: [row[name] for row in marked] for name in ("parent", "places")},
+        "hashes": [_array(row["hashes"]) for row in marked],
+        "attempt": attempt,
     }
-    connection.execute(_SQL["enter_batches"], batches)
-    has_unknown = [name for name, entry in zip(names, entries, strict=True) if entry.policy_effects.unknown]
-    if has_unknown:
-        connection.execute(_SQL["note_unknown"], {"runs": has_unknown, "definition": new.definition})
-    known = [(number, source.marks, source.anchor) for _, number, source, _ in loaded]
-    marks.add_of_runs(connection, new.dataset, known)
+    connection.execute(_SQL["enter_runs"], vars(new) | values)
     connection.execute(_SQL["end_attempt"], {"number": attempt})
     connection.execute(_SQL["notify"], {"dataset": new.dataset})
+
+
+def _array(numbers: Sequence[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _policies(entry: Entry) -> str | None:
@@ -145,6 +141,6 @@ def _policies(entry: Entry) -> str | None:
     return json.dumps(effects) if effects else None
 
 
-def records_loaded(connection: psycopg.Connection, names: Sequence[str]) -> Mapping[str, int]:
-    """Return the loaded records of these runs by the ledger; a run that is not finished is missing."""
-    return dict(connection.execute(_SQL["loaded_of_runs"], {"runs": list(names)}).fetchall())
+def records_loaded(connection: psycopg.Connection, numbers: Sequence[int]) -> Mapping[str, int]:
+    """Return the loaded records of these runs of a group by the ledger, by the names of the runs."""
+    return dict(connection.execute(_SQL["loaded_of_runs"], {"numbers": list(numbers)}).fetchall())

@@ -183,8 +183,8 @@ def start(connection: psycopg.Connection, new: NewRun, request: AttemptRequest) 
 
 
 def resume(connection: psycopg.Connection, known: KnownRun, request: AttemptRequest) -> Run:
-    """Enter a further attempt of a run; it shares no attempt with the runs of a group any more."""
-    connection.execute(_SQL["separate_attempt"], {"run": known.run})
+    """Enter a further attempt of a run; it shares nothing with the runs of a group any more."""
+    connection.execute(_SQL["separate_run"], {"run": known.run})
     attempt = _open_attempt(connection, known.run, request)
     return Run(
         run=known.run,

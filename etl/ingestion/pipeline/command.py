@@ -116,7 +116,7 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
 def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
     """Return the tables of the aggregates that the load will refresh, which logs the wrong files."""
     facts = [table.name for target in targets for table in target.dataset.tables]
-    return [each.table for each in catalogue.reading([*facts, "etl.batches"], catalogue.look(config_dir)[0])]
+    return [each.table for each in catalogue.reading([*facts, "etl.runs"], catalogue.look(config_dir)[0])]
 
 
 def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> None:

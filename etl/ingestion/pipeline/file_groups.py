@@ -26,7 +26,7 @@ from etl.ingestion.destination.group_writer import GroupWriter, LateRunsError, O
 from etl.ingestion.destination.sending import Wire
 from etl.ingestion.ledger import file_times, locks, losses, run_groups, runs
 from etl.ingestion.ledger.file_times import FileState
-from etl.ingestion.ledger.run_groups import Names, NewRuns, WholeSource
+from etl.ingestion.ledger.run_groups import LoadedRun, Names, NewRuns, WholeSource
 from etl.ingestion.pipeline.assembly import paths_of
 from etl.ingestion.pipeline.file_ends import FileEnds
 from etl.ingestion.pipeline.job import Load
@@ -264,7 +264,7 @@ class FileGroups:
                 return replace(judged, count=place, is_odd=first not in begun)
         return judged
 
-    def _load_new(self, new: Sequence[_New]) -> list[tuple[str, int, WholeSource, Entry]]:
+    def _load_new(self, new: Sequence[_New]) -> list[LoadedRun]:
         """Load new files as a run each; return the name and number of the run, the source and the entry of each."""
         wire, target = self._opened(), self._target
         connection = wire.session.connection()
@@ -281,7 +281,7 @@ class FileGroups:
         )
         sources = [_whole(each, self._load.settings.trust_mtime) for each in new]
         names = list(self._names.take(len(new)))
-        begun = run_groups.begin(connection, common, names, sources, self._load.request(new[0].file.source, target))
+        begun = run_groups.begin(connection, len(new), self._load.request(new[0].file.source, target))
         batches = []
         for each, number in zip(new, begun.runs, strict=True):
             batch = self._batches.of(wire.session, each.file, number)
@@ -290,11 +290,11 @@ class FileGroups:
             batches.append(batch)
         written = self._writer.write(wire.exchange(), batches, begun.runs)
         loaded = [
-            (name, number, source, _entry(batch, target.dataset, met))
+            LoadedRun(name, number, source, _entry(batch, target.dataset, met))
             for name, number, source, batch, met in zip(names, begun.runs, sources, batches, written, strict=True)
         ]
         run_groups.enter(connection, common, loaded, begun.attempt)
-        counted = run_groups.records_loaded(connection, names)
+        counted = run_groups.records_loaded(connection, begun.runs)
         if any(counted.get(name) != source.piece.count for name, _, source, _ in loaded):
             raise InternalError("the ledger has other records of a group of files than were read")
         return loaded

@@ -34,7 +34,7 @@ def precalculate(
     """
     failed: dict[str, EtlError] = {}
     try:
-        left = {each.name: each for each in catalogue.aggregates_reading([*tables, "etl.batches"], config_dir)}
+        left = {each.name: each for each in catalogue.aggregates_reading([*tables, "etl.runs"], config_dir)}
         again = retry_policy(
             retries, lambda: None, stop.wait, event="refresh_retried", is_transient=refusals.may_be_refreshed
         )

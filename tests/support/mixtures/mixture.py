@@ -37,7 +37,7 @@ $$
 _WAIT = """
 create function public.wait() returns trigger language plpgsql as
     $$ begin perform pg_sleep({seconds}); return null; end $$;
-create trigger wait after insert or update on etl.batches for each statement execute function public.wait()
+create trigger wait after insert or update on etl.separate_batches for each statement execute function public.wait()
 """
 
 _GRANT = "grant select, insert, update, delete on all tables in schema logistics, analytics to etl_loader"

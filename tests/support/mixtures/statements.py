@@ -12,7 +12,7 @@ STATEMENTS: dict[str, tuple[LiteralString, ...]] = {
     "build an index": ("create index concurrently if not exists {name} on {table} (pieces)",),
     "drop an index": ("drop index concurrently if exists logistics.{name}",),
     "rebuild the indexes": ("reindex table concurrently {table}",),
-    "rebuild the indexes of the ledger": ("reindex table concurrently etl.batches",),
+    "rebuild the indexes of the ledger": ("reindex table concurrently etl.separate_batches",),
     "vacuum in full": ("vacuum full {table}",),
     "vacuum the ledger in full": ("vacuum full etl.touched", "vacuum full etl.pending", "vacuum full etl.failures"),
     "analyze": ("analyze {table}",),
