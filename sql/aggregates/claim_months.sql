@@ -24,38 +24,33 @@ with created as (
     select
         date_trunc('month', created_at at time zone 'UTC')::date as month,
         carrier,
+        status,
         declared_currency,
-        end_state = 'lost' as is_lost,
         declared_amount,
         claimed_amount,
         claimed_amount is not null or claimed_at is not null as is_claimed,
         case when claimed_at >= created_at then analytics.hours_between(created_at, claimed_at) end as claim_hours
-    from (
-        select *
-        from analytics.valued_shipments()
-        where created_at >= :from_utc and created_at < :until_utc and end_state <> 'cancelled'
-        offset 0
-    ) as shipments
+    from analytics.valued_shipments()
+    where created_at >= :from_utc and created_at < :until_utc
     offset 0
 ),
--- By the currency as it is written, because to fold it for each shipment would cost more than all sums.
+-- By the status and the currency as they are written, because to look them up for each shipment costs more than all sums.
 by_spelling as (
     select
         month,
         carrier,
+        status,
         declared_currency,
         count(*) as count_shipments,
         count(declared_amount) as count_valued,
         sum(declared_amount) as sum_declared_value,
-        count(*) filter (where is_lost) as count_lost,
         count(*) filter (where is_claimed) as count_claims,
-        count(*) filter (where is_claimed and is_lost) as count_lost_claims,
         count(claimed_amount) as count_claimed_amounts,
         sum(claimed_amount) as sum_claimed_amount,
         count(claim_hours) as count_timed_claims,
         sum(claim_hours) as sum_claim_hours
     from created
-    group by month, carrier, declared_currency
+    group by month, carrier, status, declared_currency
 )
 select
     month,
@@ -64,9 +59,9 @@ select
     sum(count_shipments)::bigint as count_shipments,
     sum(count_valued)::bigint as count_valued,
     coalesce(sum(sum_declared_value), 0) as sum_declared_value,
-    sum(count_lost)::bigint as count_lost,
+    coalesce(sum(count_shipments) filter (where meaning = 'lost'), 0)::bigint as count_lost,
     sum(count_claims)::bigint as count_claims,
-    sum(count_lost_claims)::bigint as count_lost_claims,
+    coalesce(sum(count_claims) filter (where meaning = 'lost'), 0)::bigint as count_lost_claims,
     sum(count_claimed_amounts)::bigint as count_claimed_amounts,
     coalesce(sum(sum_claimed_amount), 0) as sum_claimed_amount,
     round(sum(count_claims) / nullif(sum(count_shipments), 0), 6) as claims_share,
@@ -75,4 +70,6 @@ select
     coalesce(sum(sum_claim_hours), 0) as sum_claim_hours,
     round(sum(sum_claim_hours) / nullif(sum(count_timed_claims), 0), 3) as avg_claim_hours
 from by_spelling
+left join analytics.shipment_states as state on state.status = analytics.folded(by_spelling.status)
+where meaning is distinct from 'cancelled'
 group by month, carrier, currency

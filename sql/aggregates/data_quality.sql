@@ -72,8 +72,43 @@ waiting as (
     where failures.state = 'pending'
     group by visible.day, visible.dataset
 ),
--- Spellings of one column that differ only by case, blanks or accents. Few names, so that the folding costs little.
+-- Spellings of one column that differ only by case, blanks or accents. First the names as they are written, which are few,
+-- so that each is mapped and folded once and not once a shipment. A definition of the user may lack one of the columns.
+written as materialized (
+    select
+        case
+            when grouping(shipments.carrier) = 0 then 'carrier'
+            when grouping(shipments.origin_city) = 0 then 'origin_city'
+            when grouping(shipments.destination_city) = 0 then 'destination_city'
+            else 'origin_warehouse'
+        end as column_name,
+        coalesce(
+            shipments.carrier, shipments.origin_city, shipments.destination_city, shipments.origin_warehouse
+        ) as spelling
+    from (values (null::text, null::text, null::text, null::text))
+        as absent (carrier, origin_city, destination_city, origin_warehouse)
+    cross join lateral (
+        select carrier, origin_city, destination_city, origin_warehouse from logistics.shipments
+    ) as shipments
+    group by grouping sets (
+        (shipments.carrier), (shipments.origin_city), (shipments.destination_city), (shipments.origin_warehouse)
+    )
+),
 named as (
+    select
+        column_name,
+        written.spelling,
+        analytics.key_of(coalesce(name_spellings.name, written.spelling)) as name
+    from written
+    left join analytics.name_spellings
+        on name_spellings.spelling = written.spelling
+        and name_spellings.kind = case
+            when column_name in ('origin_city', 'destination_city') then 'city'
+            when column_name = 'origin_warehouse' then 'warehouse'
+            else column_name
+        end
+),
+bared as (
     select
         column_name,
         name,
@@ -82,22 +117,13 @@ named as (
             'łøđħŧ',
             'lodht'
         ) as bare
-    from (
-        select
-            case
-                when grouping(carrier) = 0 then 'carrier'
-                when grouping(origin_city) = 0 then 'origin_city'
-                when grouping(destination_city) = 0 then 'destination_city'
-                else 'origin_warehouse'
-            end as column_name,
-            coalesce(carrier, origin_city, destination_city, origin_warehouse) as name
-        from analytics.judged_shipments()
-        group by grouping sets ((carrier), (origin_city), (destination_city), (origin_warehouse))
-    ) as names
+    from (select distinct column_name, name from named) as names
 ),
 varied as materialized (
-    select column_name, name
-    from (select named.*, count(*) over (partition by column_name, bare) as count_spellings from named) as spelled
+    -- With a sign before it: a missing name is not an empty one.
+    select column_name, coalesce('=' || spelling, '') as spelling
+    from (select bared.*, count(*) over (partition by column_name, bare) as count_spellings from bared) as counted
+    join named using (column_name, name)
     where count_spellings > 1
 ),
 -- Of all days, for an orphan ends when its parent is loaded, on whatever day that is: so the bucket is `all`.
@@ -115,17 +141,29 @@ kept_by_batch as (
             as count_closed_without_delivery_time,
         count(*) filter (where end_state in ('returned', 'lost', 'cancelled') and stated_delivered_at is not null)
             as count_contradicting_status,
+        0 as count_name_variants,
         count(*) filter (
-            where ('carrier', carrier) in (select column_name, name from varied)
-                or ('origin_city', origin_city) in (select column_name, name from varied)
-                or ('destination_city', destination_city) in (select column_name, name from varied)
-                or ('origin_warehouse', origin_warehouse) in (select column_name, name from varied)
-        ) as count_name_variants,
-        count(*) filter (where greatest(created_at, picked_up_at, stated_delivered_at, updated_at) > load.newest)
-            as count_future_times
+            where greatest(created_at, picked_up_at, stated_delivered_at, updated_at) > (select newest from load)
+        ) as count_future_times
     from analytics.judged_shipments() as shipments
-    cross join load
     left join logistics.vehicle_logs using (log_id)
+    group by shipments.etl_run, shipments.etl_batch
+    union all
+    select shipments.etl_run, shipments.etl_batch, 0, 0, 0, 0, 0, 0, 0, count(*), 0
+    from (values (null::text, null::text, null::text, null::text))
+        as absent (carrier, origin_city, destination_city, origin_warehouse)
+    cross join lateral (
+        select shipments.etl_run, shipments.etl_batch, carrier, origin_city, destination_city, origin_warehouse
+        from logistics.shipments
+    ) as shipments
+    -- Most sources spell each name in one way, and need no look at each shipment.
+    where exists (select from varied)
+        and (
+            ('carrier', coalesce('=' || shipments.carrier, '')) in (select column_name, spelling from varied)
+            or ('origin_city', coalesce('=' || shipments.origin_city, '')) in (select column_name, spelling from varied)
+            or ('destination_city', coalesce('=' || shipments.destination_city, '')) in (select column_name, spelling from varied)
+            or ('origin_warehouse', coalesce('=' || shipments.origin_warehouse, '')) in (select column_name, spelling from varied)
+        )
     group by shipments.etl_run, shipments.etl_batch
     union all
     select
@@ -139,9 +177,8 @@ kept_by_batch as (
         0,
         0,
         0,
-        count(*) filter (where greatest(occurred_at, recorded_at) > load.newest)
+        count(*) filter (where greatest(occurred_at, recorded_at) > (select newest from load))
     from logistics.tracking_events
-    cross join load
     left join logistics.shipments using (shipment_id)
     group by tracking_events.etl_run, tracking_events.etl_batch
     union all
@@ -156,9 +193,8 @@ kept_by_batch as (
         0,
         0,
         0,
-        count(*) filter (where trip_date > load.day)
+        count(*) filter (where trip_date > (select day from load))
     from logistics.vehicle_logs
-    cross join load
     left join logistics.vehicles using (vehicle_id)
     group by vehicle_logs.etl_run, vehicle_logs.etl_batch
     union all

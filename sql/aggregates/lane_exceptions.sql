@@ -26,7 +26,11 @@ with excepted as (
     from logistics.tracking_events
     join logistics.shipments on shipments.shipment_id = tracking_events.shipment_id
     where created_at >= :from_utc and created_at < :until_utc
-        and (analytics.code_of(event_code) = 'EXCEPTION' or analytics.code_of(exception_code) <> '')
+        -- Few events have a code. That it is not null is the part of the condition that the planner has numbers for.
+        and (
+            analytics.code_of(event_code) = 'EXCEPTION'
+            or (exception_code is not null and analytics.code_of(exception_code) <> '')
+        )
     group by 1, 2
 )
 select

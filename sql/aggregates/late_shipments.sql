@@ -39,4 +39,5 @@ select
     weight_kg
 from analytics.judged_shipments()
 cross join analytics.as_of() as newest
-where end_state = 'open' and promised_at < as_of
+-- Without a delivery time, as all open shipments are: this is known before the status is looked up.
+where end_state = 'open' and stated_delivered_at is null and promised_at < as_of

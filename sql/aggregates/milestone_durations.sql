@@ -60,6 +60,8 @@ milestones as (
         where created_at >= :from_utc and created_at < :until_utc and end_state <> 'cancelled'
     ) as shipments
     join happened using (shipment_id)
+    -- Sorted here, where a shipment is one row, for the grouping of its up to six legs below.
+    order by place, month, origin_country, origin_city, destination_country, destination_city
     offset 0
 ),
 legs as (
@@ -100,4 +102,4 @@ select
     round((case when count(hours) >= 20 then percentile_cont(0.95) within group (order by hours) end)::numeric, 3) as p95_hours,
     max(hours) as max_hours
 from legs
-group by place, month, leg, origin_country, origin_city, destination_country, destination_city
+group by place, month, origin_country, origin_city, destination_country, destination_city, leg

@@ -33,7 +33,8 @@ with still_open as (
         analytics.hours_between(shipments.promised_at, newest.as_of) as overdue_hours
     from analytics.judged_shipments() as shipments
     cross join analytics.as_of() as newest
-    where shipments.end_state = 'open'
+    -- Without a delivery time, as all open shipments are: this is known before the status is looked up.
+    where shipments.end_state = 'open' and shipments.stated_delivered_at is null
 )
 select
     carrier,

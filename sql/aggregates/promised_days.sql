@@ -37,44 +37,25 @@
 -- column sum_delivered_quantity: delivered units, also those that were not ordered. Unit: units, as in the data. Of: shipments of count_quantified; 0 where there is none. Null: never. Adds up: yes.
 -- column sum_missing_quantity: ordered units that were not delivered. Unit: units, as in the data. Of: shipments of count_quantified that are not in full; 0 where there is none. Null: never. Adds up: yes.
 -- column fill_rate: (sum_ordered_quantity - sum_missing_quantity) / sum_ordered_quantity. Unit: 0 to 1, rounded to 4 places. Of: shipments of count_quantified. Null: sum_ordered_quantity is 0. Adds up: no.
-with quantified as (
-    -- A definition of the user may have no quantities: then the names are the nulls of `absent`.
-    select
-        shipments.shipment_id,
-        shipments.etl_run,
-        shipments.etl_batch,
-        shipments.ordered_quantity::numeric as ordered_quantity,
-        shipments.delivered_quantity::numeric as delivered_quantity,
-        shipments.delivered_quantity >= shipments.ordered_quantity as is_in_full
-    from (values (null::numeric, null::numeric)) as absent (ordered_quantity, delivered_quantity)
-    cross join lateral (
-        select shipments.shipment_id, shipments.etl_run, shipments.etl_batch, ordered_quantity, delivered_quantity
-        from logistics.shipments
-        where promised_at >= :from_utc and promised_at < :until_utc
-            and delivered_at is not null and ordered_quantity is not null and delivered_quantity is not null
-    ) as shipments
-),
-promised as (
+with promised as (
     select
         (promised_at at time zone 'UTC')::date as day,
         carrier,
         end_state,
-        shipments.delivered_at,
+        delivered_at,
         delivered_at <= promised_at as is_on_time,
         delivered_at <= first_promised_at as is_first_on_time,
         promised_at > first_promised_at as is_later,
         case when promised_at <> first_promised_at then analytics.hours_between(first_promised_at, promised_at) end as moved_hours,
         -- Of a delivery time that the status contradicts, no quantity counts.
-        case when delivered_at is not null then is_in_full end as is_in_full,
-        case when delivered_at is not null then ordered_quantity end as ordered_quantity,
-        case when delivered_at is not null then delivered_quantity end as delivered_quantity
+        case when delivered_at is not null then delivered_quantity >= ordered_quantity end as is_in_full,
+        case when delivered_at is not null and delivered_quantity is not null then ordered_quantity end as ordered_quantity,
+        case when delivered_at is not null and ordered_quantity is not null then delivered_quantity end as delivered_quantity
     from (
-        select * from analytics.judged_shipments()
+        select * from analytics.quantified_shipments()
         where promised_at >= :from_utc and promised_at < :until_utc and end_state <> 'cancelled'
         offset 0
     ) as shipments
-    -- By its place in the loads, too: without a key in the definition, an identifier may be there twice.
-    left join quantified using (shipment_id, etl_run, etl_batch)
     -- OFFSET 0: each column is computed once for a shipment, and not once for each sum that reads it.
     offset 0
 )

@@ -29,7 +29,8 @@ with still_open as (
         coalesce(analytics.folded(shipments.status) = 'exception', false) as is_exception
     from analytics.valued_shipments() as shipments
     cross join analytics.as_of() as newest
-    where shipments.end_state = 'open'
+    -- Without a delivery time, as all open shipments are: this is known before the status is looked up.
+    where shipments.end_state = 'open' and shipments.stated_delivered_at is null
 )
 select
     carrier,
