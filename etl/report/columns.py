@@ -93,7 +93,7 @@ WAREHOUSES = (
     Column("warehouse", "warehouse"),
     Column("count_departed", "departed", "count", "Shipments picked up in these days."),
     Column("count_before", "before", "count", _BEFORE),
-    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Of the departed shipments, in tonnes."),
+    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Of the departed shipments with a weight, in tonnes."),
     Column(
         "count_booked_waiting",
         "not on the day",
@@ -109,7 +109,7 @@ VEHICLES = (
     Column("count_trips", "trips", "count"),
     Column("fuel_l_per_100_km", "litres per 100 km", "decimal"),
     Column("load_share", "load", "percent", "Weight times distance, of capacity times distance; see the guide."),
-    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Carried, in tonnes."),
+    Column("weight_t", "weight,\N{NO-BREAK SPACE}t", "decimal", "Of the carried shipments with a weight, in tonnes."),
 )
 
 

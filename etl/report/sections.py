@@ -86,9 +86,15 @@ def _open(answers: Answers) -> Section:
             is_wide=True,
         ),
     )
+    now = answers.one(_SQL["tile_late"])
+    note = f"At the newest event of the shipments, {answers.instant(now['as_of'])}."
+    if now["count_wrong"]:
+        note += (
+            f" Of {now['count_wrong']:,} late, the promise is more than 90 days before the creation: no hours count."
+        )
     return Section(
         title="Open and late now",
-        note=f"At the newest event of the shipments, {answers.instant(answers.one(_SQL['tile_late'])['as_of'])}.",
+        note=note,
         charts=[chart] if ages else (),
         tables=[table for table in tables if table.rows],
         empty="No shipment is open.",

@@ -10,8 +10,8 @@ from etl.report.parts import Tile
 from etl.report.periods import month_of
 
 AGGREGATES = (
-    "carrier_performance", "daily_exceptions", "daily_shipments", "data_quality", "open_shipments", "promised_days",
-    "vehicle_days", "warehouse_departures",
+    "carrier_performance", "daily_exceptions", "daily_shipments", "data_quality", "late_shipments", "open_shipments",
+    "promised_days", "vehicle_days", "warehouse_departures",
 )  # fmt: skip
 """The aggregates that the tiles are read from."""
 
@@ -46,7 +46,7 @@ def _promises(answers: Answers) -> Tile:
 
 def _late(answers: Answers) -> Tile:
     row = answers.one(_SQL["tile_late"])
-    hours = f", {shown(row['mean_hours_late'], 'decimal')} hours late on average" if row["count_late"] else ""
+    hours = f", {shown(row['mean_hours_late'], 'decimal')} hours late on average" if row["mean_hours_late"] else ""
     return Tile(
         label="Late now",
         value=shown(row["count_late"], "count"),

@@ -63,7 +63,11 @@ from days;
 -- Return the end of the newest load and the newest event, as the server writes what Python's calendar lacks.
 select
     max(facts_through) as loaded_through,
-    max(newest_event_at) filter (where newest_event_at <= now()) as newest_event_at
+    greatest(
+        max(newest_event_at) filter (where newest_event_at <= now()),
+        -- Also of the deliveries and updates, which no aggregate has as its newest event.
+        (select max(as_of) from analytics.open_shipments)
+    ) as newest_event_at
 from analytics.freshness;
 
 -- name: tile_shipments
@@ -86,11 +90,16 @@ from analytics.promised_days
 where day between %(first_before)s and %(last)s;
 
 -- name: tile_late
--- Count the open shipments and those of them that are late, with their hours.
+-- Count the open shipments and those of them that are late, with their hours. A promise of a wrong year has no hours, or one record would be the mean of all.
 select
     coalesce(sum(count_shipments), 0)::bigint as count_open,
     coalesce(sum(count_shipments) filter (where is_overdue), 0)::bigint as count_late,
-    sum(sum_overdue_hours) / nullif(sum(count_shipments) filter (where is_overdue), 0) as mean_hours_late,
+    (
+        select avg(late_hours) from analytics.late_shipments where promised_at >= created_at - interval '90 days'
+    ) as mean_hours_late,
+    (
+        select count(*) from analytics.late_shipments where promised_at < created_at - interval '90 days'
+    ) as count_wrong,
     max(as_of) as as_of
 from analytics.open_shipments;
 
@@ -206,23 +215,30 @@ group by age_bucket
 order by max(oldest_created_at) desc;
 
 -- name: open_by_carrier
--- Return the open shipments of the carriers with most hours of delay.
+-- Return the open shipments of the carriers with most hours of delay, without those of promises of a wrong year.
+with late as (
+    select carrier, sum(late_hours) as hours_late, avg(late_hours) as mean_hours_late
+    from analytics.late_shipments
+    where promised_at >= created_at - interval '90 days'
+    group by carrier
+)
 select
     carrier,
     sum(count_shipments)::bigint as count_open,
     coalesce(sum(count_shipments) filter (where is_overdue), 0)::bigint as count_late,
     coalesce(sum(count_shipments) filter (where is_overdue), 0) / nullif(sum(count_shipments), 0) as late_share,
-    sum(sum_overdue_hours) / nullif(sum(count_shipments) filter (where is_overdue), 0) as mean_hours_late,
-    sum(sum_overdue_hours) as hours_late,
+    late.mean_hours_late,
+    coalesce(late.hours_late, 0) as hours_late,
     coalesce(sum(count_shipments) filter (where is_overdue and age_bucket = '91+'), 0)::bigint as count_late_old,
     count(*) over () as count_all
 from analytics.open_shipments
-group by carrier
+left join late using (carrier)
+group by carrier, late.mean_hours_late, late.hours_late
 order by hours_late desc, carrier
 limit %(most)s;
 
 -- name: latest_shipments
--- Return the open shipments whose promise is past for the longest time.
+-- Return the open shipments whose promise is past for the longest time; those with a promise of a wrong year come last.
 select
     shipment_id,
     carrier,
@@ -232,7 +248,7 @@ select
     status,
     count(*) over () as count_all
 from analytics.late_shipments
-order by late_hours desc, shipment_id
+order by promised_at < created_at - interval '90 days', late_hours desc, shipment_id
 limit %(most)s;
 
 -- name: lane_months
@@ -477,7 +493,10 @@ select
     warehouse,
     coalesce(sum(count_departed) filter (where local_day >= %(first)s), 0)::bigint as count_departed,
     coalesce(sum(count_departed) filter (where local_day < %(first)s), 0)::bigint as count_before,
-    sum(sum_weight_kg) filter (where local_day >= %(first)s) / 1000 as weight_t,
+    case
+        when sum(count_weighed) filter (where local_day >= %(first)s) > 0
+            then sum(sum_weight_kg) filter (where local_day >= %(first)s) / 1000
+    end as weight_t,
     coalesce(sum(count_booked_waiting) filter (where local_day >= %(first)s), 0)::bigint as count_booked_waiting,
     sum(sum_waiting_hours) filter (where local_day >= %(first)s)
         / nullif(sum(count_waited) filter (where local_day >= %(first)s), 0) as mean_hours_waiting,
@@ -514,15 +533,15 @@ group by at;
 select
     vehicle_id,
     sum(count_trips)::bigint as count_trips,
-    sum(sum_distance_km) as distance_km,
+    case when sum(count_distance_known) > 0 then sum(sum_distance_km) end as distance_km,
     100 * sum(sum_metered_fuel_l) / nullif(sum(sum_metered_distance_km), 0) as fuel_l_per_100_km,
     sum(sum_tonne_km) / nullif(sum(sum_capacity_tonne_km), 0) as load_share,
-    sum(sum_weight_kg) / 1000 as weight_t,
+    case when sum(count_weighed) > 0 or sum(count_shipments) = 0 then sum(sum_weight_kg) / 1000 end as weight_t,
     count(*) over () as count_all
 from analytics.vehicle_days
 where source_day between %(first)s and %(last)s
 group by vehicle_id
-order by distance_km desc, vehicle_id
+order by distance_km desc nulls last, vehicle_id
 limit %(most)s;
 
 -- name: is_made

@@ -90,7 +90,10 @@ def test_a_page_shows_each_section_with_its_figures(run_etl: RunEtl, connection:
 
 
 def test_tiles_are_of_all_and_have_the_period_before(run_etl: RunEtl, connection: Connection) -> None:
-    """A chart of twelve carriers of 42 says so and is no base of a tile, which has the figure of the period before."""
+    """A chart of twelve carriers of 42 says so and is no base of a tile, which has the figure of the period before.
+
+    A promise of a wrong year has no hours late, and unknown weights are not 0.
+    """
     connection.execute(
         """
         insert into logistics.shipments
@@ -110,24 +113,34 @@ def test_tiles_are_of_all_and_have_the_period_before(run_etl: RunEtl, connection
         select 'before-' || number, 'Z1', '2026-02-01', '2026-02-02', 1, 0, 1 from generate_series(1, 3) as number;
         insert into logistics.shipments (shipment_id, created_at, etl_run, etl_batch, etl_place)
         values ('first', '2026-01-01', 1, 0, 1);
+        insert into logistics.shipments
+            (shipment_id, carrier, origin_warehouse, created_at, picked_up_at, promised_at, etl_run, etl_batch,
+            etl_place)
+        values ('wrong', 'Z1', 'W', '2026-03-06', '2026-03-06', '1926-03-09', 1, 0, 1);
         """
     )
     assert run_etl("precalculate").returncode == 0
     page = page_of(run_etl)
     assert "Period: 2026-02-07 to 2026-03-06, 28 days (UTC). Before: 2026-01-10 to 2026-02-06." in page.text
-    assert "57created in the period3 in the 28 days before: 1,800.0 % more now" in page.text
+    assert "58created in the period3 in the 28 days before: 1,833.3 % more now" in page.text
     assert "42.1 %of 57 promised in the period; open ones count as not kept0.0 % in the 28 days before" in page.text
-    assert "6of 7 open, " in page.text
+    assert "7of 8 open, 420.0 hours late on average" in page.text
+    assert "Of 1 late, the promise is more than 90 days before the creation: no hours count." in page.text
     assert page.text.count("12 of 42 carriers, those with most promises.") == 2
     assert len(page.charts["Promises kept by carrier"]["panels"]) == 12
     table = page.tables["Promises of 2026-02-07 to 2026-03-06 by carrier"]
     assert table[0][:4] == ["carrier", "kept", "kept before", "promised"]
     assert table[1][:4] == ["Z1", "40.0 %", "0.0 %", "5"]
-    assert page.tables["Open shipments by carrier"][1][:2] == ["Z1", "6"]
+    assert page.tables["Open shipments by carrier"][1][:4] == ["Z1", "7", "420.0", "2,520"]
     late = page.tables["Late now"]
     assert [row[0] for row in late[1:]] == [
-        *(f"{name}-{number}" for name in ("before", "open") for number in (1, 2, 3))
+        *(f"{name}-{number}" for name in ("before", "open") for number in (1, 2, 3)),
+        "wrong",
     ]
+    [warehouses] = [
+        table for caption, table in page.tables.items() if "by warehouse" in caption and table[0][0] == "warehouse"
+    ]
+    assert warehouses[1][:4] == ["W", "1", "0", "–"]
     assert late[1][1:4] == ["792.0", "Z1", "2026-02-02 00:00"]
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.browsing import AXE, cells, is_fault, violations
 from tests.support.site import Site
+from tests.support.waiting import until
 
 # Where pictures are wanted (`make screenshots`), the folder of them.
 PICTURES = os.environ.get("SCREENSHOTS")
@@ -88,11 +89,23 @@ def _one_carrier(site: Site) -> None:
     )
 
 
+def _long_names(site: Site) -> None:
+    """A company with 61 carriers and 40 warehouses, all with long names, some of them from right to left."""
+    shipments = _shipments(site, 5_000)
+    for number, shipment in enumerate(shipments):
+        shipment["carrier"] = (
+            f"Allgemeine Gesellschaft für überregionale Fernverkehrslogistik & Co. KG Nr. {number % 61:04}"
+        )
+        shipment["origin"]["warehouse"] = f"مخزن Ersatzteile und Sonderfahrten {number % 40:04}"
+    _load(site, "names.json", shipments)
+
+
 SITUATIONS: dict[str, Callable[[Site], None]] = {
     "first-load": _first_load,
     "nights": _nights,
     "stale": _stale,
     "one-carrier": _one_carrier,
+    "long-names": _long_names,
 }
 
 
@@ -106,7 +119,8 @@ def _opened(browser: Any, file: Path, width: int, scheme: str) -> Iterator[Any]:
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda request: faults.append(request.url) if request.url != file.as_uri() else None)
     page.goto(file.as_uri())
-    page.wait_for_function(DRAWN)
+    # The policy of the page refuses the `eval` by which `wait_for_function` would look again.
+    until(lambda: page.evaluate(DRAWN), "all charts to be drawn")
     yield page
     context.close()
     assert faults == []
@@ -123,6 +137,9 @@ def test_a_report_is_readable_by_everyone(browser: Any, site: Site, situation: s
             with _opened(browser, file, width, scheme) as page:
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
                 assert page.locator("[data-chart]").count() >= 5
+                for box in page.locator(".parts > div > .table > .scroll").all():
+                    assert box.evaluate("(box) => box.scrollHeight <= box.clientHeight")
+                    assert width < 1400 or box.evaluate("(box) => box.scrollWidth <= box.clientWidth")
                 assert all(canvas.evaluate(MARKED) for canvas in page.locator("canvas").all())
                 assert violations(page) == []
                 assert page.locator(".freshness.stale").count() == (2 if situation == "stale" else 0)
