@@ -4,6 +4,7 @@ The ledger decides that each piece loads exactly once. The scheduler gives the t
 one, which finds the batch in the ledger if the first had committed it.
 """
 
+import asyncio
 import logging
 import os
 import secrets
@@ -189,14 +190,14 @@ class DaskPool:
 
     def _result_of(self, future: "Future[TaskResult]", stop: Stop) -> TaskResult:
         is_ending = False
+        # The wait is never cut off by its own timeout: that would cancel a transfer that the next wait shares.
+        waiting = asyncio.run_coroutine_threadsafe(_result_in_loop(future), future.client.loop.asyncio_loop)
         while True:
-            has_failed = future.status == "error"
             with _explained():
                 try:
-                    result: TaskResult = future.result(timeout=LOOK_SECONDS)
-                    return result
+                    return waiting.result(timeout=LOOK_SECONDS)
                 except TimeoutError:
-                    if has_failed:  # It is the error of the task.
+                    if waiting.done():  # It is the error of the task.
                         raise
                     self._require_workers()
             if stop.signal_number and not is_ending:
@@ -234,6 +235,11 @@ class DaskPool:
             self._seen[place] = size is not None and len(found) > 0 and all(each == size for each in found.values())
             log.info("source_seen_by_workers", workers=len(found), reads_itself=self._seen[place])
         return self._seen[place]
+
+
+async def _result_in_loop(future: "Future[TaskResult]") -> TaskResult:
+    result: TaskResult = await future
+    return result
 
 
 async def _end_submitting(load: str, *, at_once: bool) -> None:
