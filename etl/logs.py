@@ -5,28 +5,13 @@ Events are past-tense facts with keys. Never bind or log the content of a record
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal, TextIO
 
+from etl.optional_modules import without
 from etl.quick_dataclasses import dataclass
 from etl.standard_streams import one_line, printable, styled
 
-
-@contextmanager
-def _without(module: str) -> Iterator[None]:
-    """Hide an optional module from an import."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment] # for the import system: not installed
-    try:
-        yield
-    finally:
-        del sys.modules[module]
-
-
-with _without("rich"):  # It would draw tracebacks, which are one line here, and needs a tenth of the start.
+with without("rich"):  # It would draw tracebacks, which are one line here, and needs a tenth of the start.
     import structlog
 
 LogFormat = Literal["auto", "console", "json"]

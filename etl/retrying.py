@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
-
+from etl.optional_modules import without
 from etl.settings import RetrySettings
+
+with without("tornado"):  # It comes with the extra `dask`, and needs a twentieth of the start.
+    from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 
 def policy(

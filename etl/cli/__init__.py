@@ -93,7 +93,9 @@ class _Lazy(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - Click's signature
         if cmd_name not in _COMMANDS:
             return None
-        importlib.import_module("etl.logs")  # First, because it imports structlog without rich.
+        # First, because they import structlog without rich, and tenacity without tornado.
+        importlib.import_module("etl.logs")
+        importlib.import_module("etl.retrying")
         with nullcontext() if "importlib.metadata" in sys.modules else quick_versions():
             command: click.Command = importlib.import_module(f"etl.cli.{cmd_name}").command
         if not gc.isenabled():

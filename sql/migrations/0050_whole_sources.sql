@@ -48,10 +48,11 @@ from etl.separate_batches
 union all
 select
     r.run, r.batch_offset::bigint, r.batch_bytes, 1::bigint, r.batch_records, r.batch_hash, 1, r.batch_records, 0, 0,
-    r.batch_rows::bigint[], r.started_at, g.xact, r.batch_policies, r.batch_rows_replaced::bigint, null::integer,
-    null::bigint[], null::bytea, null::bigint
+    r.batch_rows::bigint[], r.started_at,
+    -- A join here would keep the planner from looking a run up by the index.
+    (select g.xact from etl.group_attempts g where g.number = r.group_attempt),
+    r.batch_policies, r.batch_rows_replaced::bigint, null::integer, null::bigint[], null::bytea, null::bigint
 from etl.runs r
-left join etl.group_attempts g on g.number = r.group_attempt
 where r.batch_records is not null;
 
 create view etl.marks as
@@ -68,12 +69,12 @@ select
 from etl.attempts
 union all
 select
-    r.run, 1, g.started_at, g.ended_at, 0::smallint, b.count_records::bigint, 0, b."offset" + b.bytes + r.bytes_after,
-    g.host, g.os_user, g.pid, null::text, g.folder, g.options, g.tool_version, null::bigint[], null::bigint[],
-    null::double precision
+    r.run, 1, g.started_at, g.ended_at, 0::smallint, coalesce(r.batch_records, b.count_records)::bigint, 0,
+    coalesce(r.batch_offset::bigint + r.batch_bytes, b."offset" + b.bytes) + r.bytes_after, g.host, g.os_user, g.pid,
+    null::text, g.folder, g.options, g.tool_version, null::bigint[], null::bigint[], null::double precision
 from etl.runs r
 join etl.group_attempts g on g.number = r.group_attempt
-left join etl.batches b on b.run = r.run;
+left join etl.separate_batches b on b.run = r.run;
 
 comment on view etl.batches is 'one row per batch, inserted by the transaction that loads it';
 comment on view etl.marks is 'marks of the source of a run: after so many of its records, which end at this byte, the hash of all bytes is this';

@@ -121,8 +121,11 @@ select
     r.etl_place as place, r.etl_batch as batch, batches.part_offsets, batches.parts
 from (select distinct etl_run, etl_batch, etl_place from {table} r where {conditions} limit {limit}) r
 left join etl.runs on runs.number = r.etl_run
-left join etl.batches on batches.run = runs.run
-    and (batches."offset" = r.etl_batch or r.etl_batch = any(batches.part_offsets))
+left join lateral (
+    select * from etl.batches
+    where batches.run = runs.run and (batches."offset" = r.etl_batch or r.etl_batch = any(batches.part_offsets))
+    offset 0 -- one search in the index for each row: in a join the planner would read all rows of the view
+) as batches on true
 left join lateral (
     -- Where earlier attempts were removed, the next one speaks for them.
     select source, folder, options

@@ -17,15 +17,24 @@ select exists (
 
 -- name: complete_runs
 -- Return those of some runs whose source is loaded, with all that a look at the source returns, and of which the ledger
--- lacks nothing.
-select
-    found.number, found.run, found.definition_hash, found.marked as records, found.pending
+-- lacks nothing. A run of a group is asked for by itself: its row has its batch and its last mark.
+select number, run, definition_hash, marked as records, pending
 from (
     select
         runs.number,
         runs.run,
         runs.definition_hash,
-        (select max(last_record) from etl.marks where marks.run = runs.number) as marked,
+        coalesce(
+            runs.batch_records, (select max(last_record) from etl.separate_marks as marks where marks.run = runs.number)
+        ) as marked,
+        coalesce(
+            runs.batch_records, (select sum(count_records) from etl.separate_batches as batches where batches.run = runs.run)
+        ) as entered,
+        case when runs.batch_records is null then (
+            select sum(coalesce(count_rejected, 0) + coalesce(count_failed, 0))
+            from etl.separate_batches as batches
+            where batches.run = runs.run
+        ) end as refused,
         coalesce(
             (select sum(count_records) from etl.failures where failures.run = runs.run and failures.state = 'pending'), 0
         )::bigint as pending,
@@ -40,12 +49,7 @@ from (
     where runs.finished_at is not null and (not runs.is_atomic or runs.published_at is not null)
         and runs.superseded_by is null and not runs.is_within
 ) as found
-cross join lateral (
-    select sum(count_records) as records, sum(coalesce(count_rejected, 0) + coalesce(count_failed, 0)) as refused
-    from etl.batches
-    where batches.run = found.run
-) as entered
-where entered.records >= found.marked and coalesce(entered.refused, 0) = coalesce(found.stored, 0);
+where entered >= marked and coalesce(refused, 0) = coalesce(stored, 0);
 
 -- name: enter_known
 -- Enter that a command found sources loaded already.
@@ -63,7 +67,7 @@ select not exists (
     select from etl.runs later
     where later.dataset = r.dataset and later.number > r.number
         and (later.published_at is not null or (
-            not later.is_atomic and exists (select from etl.batches b where b.run = later.run)
+            not later.is_atomic and exists (select from etl.batches b where b.run = later.run offset 0)
         ))
 ) and not exists (
     select from etl.runs other

@@ -19,6 +19,7 @@ select case
                 where {is_live} and exists (
                     select from etl.batches
                     where batches.run = runs.run and batches.count_loaded > coalesce(batches.count_unchanged, 0)
+                    offset 0 -- one search in the index for each run, from the newest on
                 )
                 order by runs.number desc
                 limit 1
@@ -51,7 +52,10 @@ where {is_live} and batches.rows[{place}] > 0;
 -- sources again: a run that no other run has superseded supersedes itself.
 with forgotten as (
     update etl.runs set superseded_by = number
-    where {is_live} and exists (select from etl.batches where batches.run = runs.run and batches.count_loaded > 0)
+    where {is_live} and exists (
+        select from etl.batches where batches.run = runs.run and batches.count_loaded > 0
+        offset 0 -- one search in the index for each run
+    )
     returning run
 )
 update etl.failures set state = 'superseded' where state = 'pending' and run in (select run from forgotten);
@@ -80,13 +84,15 @@ where runs.run = %(run)s;
 
 -- name: run_without_marks
 -- Find a run of a dataset that loaded records, and by whose marks no source would be recognised. A stretch of a stream
--- is known by its place.
+-- is known by its place, and a run of a group has its marks beside it. By the views the planner would compare each run with
+-- all of them.
 select runs.run, runs.mode
 from etl.runs
 where runs.dataset = %(dataset)s and runs.superseded_by is null and runs.stream is null
-    and not exists (select from etl.marks where marks.run = runs.number)
+    and runs.batch_records is null
+    and not exists (select from etl.separate_marks where separate_marks.run = runs.number)
     and not exists (select from etl.first_batches where first_batches.run = runs.number)
-    and exists (select from etl.batches where batches.run = runs.run and batches.count_loaded > 0)
+    and exists (select from etl.separate_batches b where b.run = runs.run and b.count_loaded > 0)
 order by runs.number
 limit 1;
 

@@ -353,7 +353,7 @@ def test_help_imports_no_library_but_click() -> None:
         ("load --help", {"sqlalchemy", "alembic", "multiprocessing.pool"}),
         (
             "--database postgresql://127.0.0.1:1/none load vehicles none.json",
-            {"rich", "alembic", "multiprocessing", "concurrent.futures.process", "etl.embedded", "psutil"},
+            {"rich", "alembic", "multiprocessing", "concurrent.futures.process", "etl.embedded", "psutil", "tornado"},
         ),
     ):
         program = "import sys; from etl.cli import run; run(sys.argv[1:]); print(*sys.modules)"
