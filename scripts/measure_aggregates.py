@@ -208,6 +208,49 @@ def every_day_against_full(connection: Connection, aggregates: Sequence[Aggregat
     say(measure="every day touched / full", seconds=every, full=full, ratio=ratio)
 
 
+_CHANGE = """
+    update logistics.shipments set pieces = coalesce(pieces, 0) + 1
+    where shipment_id in (
+        select shipment_id from logistics.shipments where {days}
+        order by hashtext(shipment_id || {round}) limit {changed}
+    )
+"""
+_NIGHTS = {
+    "newest": "created_at >= (select max(created_at) from logistics.shipments) - interval '30 days'",
+    "spread": "floor(extract(epoch from created_at) / 86400) % 24 = 3",
+}
+
+
+def nights_against_full(connection: Connection, aggregates: Sequence[Aggregate], rounds: int) -> None:
+    """Compare refreshes after a night that changed 2 % of the shipments with full ones, each by its aggregates.
+
+    They changed on the newest 30 days, or on one day of 24. In processor seconds of the backend, the least of the
+    rounds: another program on the machine only adds to them.
+    """
+    backend = psutil.Process(connection.info.backend_pid)
+    seconds: dict[str, dict[str, list[float]]] = {kind: {} for kind in ("full", *_NIGHTS)}
+
+    def work(kind: str) -> None:
+        for aggregate in aggregates:
+            before = sum(backend.cpu_times()[:2])
+            refresh(connection, aggregate, run=None, full=kind == "full")
+            seconds[kind].setdefault(aggregate.name, []).append(sum(backend.cpu_times()[:2]) - before)
+
+    [(count,)] = connection.execute("select count(*) from logistics.shipments").fetchall()
+    for round_ in range(rounds):
+        work("full")
+        for kind, days in _NIGHTS.items():
+            words = {"round": sql.Literal(str(round_)), "changed": sql.Literal(count // 50)}
+            connection.execute(sql.SQL(_CHANGE).format(days=sql.SQL(days), **words))
+            work(kind)
+    least = {kind: {name: min(found) for name, found in names.items()} for kind, names in seconds.items()}
+    for aggregate in aggregates:
+        say(nights=aggregate.name, **{kind: round(least[kind][aggregate.name], 2) for kind in least})
+    total = {kind: sum(names.values()) for kind, names in least.items()}
+    for kind in _NIGHTS:
+        say(measure=f"refresh after 2 % changed, {kind} / full", total=total, ratio=total[kind] / total["full"])
+
+
 def noting(connection: Connection, table: str, mode: str) -> None:
     """Compare what the server works to bring rows into an empty table with the triggers and without, in batches.
 
@@ -338,7 +381,7 @@ def main() -> None:
     parser.add_argument("--shipments", type=int, default=5_000_000)
     parser.add_argument("--events", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--only", choices=["full", "one-day", "every-day", "noting", "loading", "reading"])
+    parser.add_argument("--only", choices=["full", "one-day", "every-day", "nights", "noting", "loading", "reading"])
     asked = parser.parse_args()
     config = asked.folder / "config"
     config.mkdir(parents=True, exist_ok=True)
@@ -356,6 +399,8 @@ def main() -> None:
                 one_day_against_full(connection, aggregates, asked.rounds)
             if asked.only in {None, "every-day"}:
                 every_day_against_full(connection, aggregates, asked.rounds)
+            if asked.only in {None, "nights"}:
+                nights_against_full(connection, aggregates, asked.rounds)
             if asked.only in {None, "reading"}:
                 reading(connection, target, aggregates)
             if asked.only in {None, "loading"}:

@@ -181,8 +181,8 @@ as $valued$
     from analytics.quantified_shipments()
 $valued$;
 
--- The shipment with the newest time is loaded after this time, unless the time is wrong: then the load of all shipments is
--- as new, and needs no look at the batches of all of them.
+-- The newest load of a shipment is not before that of the shipment created last, which an index finds. The newest time is
+-- nearly always before it: only a time in the future needs the loads of all shipments.
 create or replace function analytics.as_of() returns table (as_of timestamptz)
 language sql stable parallel safe
 rows 1
@@ -192,10 +192,15 @@ set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 set standard_conforming_strings = on
 as $as_of$
-    with newest_shipment as materialized (
-        select etl_run, etl_batch, greatest(created_at, picked_up_at, stated_delivered_at, updated_at) as newest
+    with latest as materialized (
+        select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at)) as newest
         from analytics.judged_shipments()
-        order by newest desc nulls last
+    ),
+    created_last as materialized (
+        select etl_run, etl_batch
+        from analytics.judged_shipments()
+        where created_at is not null
+        order by created_at desc
         limit 1
     ),
     loads as not materialized (
@@ -215,8 +220,8 @@ as $as_of$
     )
     select
         case
-            when newest_shipment.newest <= its_load.loaded_at then newest_shipment.newest
-            when newest_shipment.newest <= (select newest from load) then newest_shipment.newest
+            when latest.newest <= its_load.newest then latest.newest
+            when latest.newest <= (select newest from load) then latest.newest
             -- Some time is in the future. This further scan is rarely needed.
             else (
                 select max(greatest(
@@ -229,11 +234,10 @@ as $as_of$
                 cross join load
             )
         end
-    from (select) as always
-    left join newest_shipment on true
-    left join lateral (
-        select max(loads.loaded_at) as loaded_at
-        from loads
-        where loads.number = newest_shipment.etl_run and loads."offset" = newest_shipment.etl_batch
-    ) as its_load on true
+    from latest
+    cross join (
+        select max(loads.loaded_at) as newest
+        from created_last
+        join loads on loads.number = created_last.etl_run and loads."offset" = created_last.etl_batch
+    ) as its_load
 $as_of$;
