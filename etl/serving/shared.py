@@ -55,7 +55,8 @@ class Shared:
         try:
             data: Any = await self._redis.get(self._name(key))
             stored = msgspec.msgpack.decode(data, type=_Stored) if data is not None else None
-        except (RedisError, OSError, TimeoutError, ValueError, msgspec.DecodeError) as error:
+        # TypeError and ValueError: what answers is no Redis.
+        except (RedisError, OSError, TimeoutError, TypeError, ValueError, msgspec.DecodeError) as error:
             self._leave(error)
             return None
         if stored is None:
@@ -98,7 +99,7 @@ class Shared:
     async def _keep(self, name: bytes, data: bytes) -> None:
         try:
             await self._redis.set(name, data, ex=round(KEPT_SECONDS))
-        except (RedisError, OSError, TimeoutError, ValueError) as error:  # ValueError: what answers is no Redis.
+        except (RedisError, OSError, TimeoutError, TypeError, ValueError) as error:
             self._leave(error)
 
     def _is_away(self) -> bool:
