@@ -29,8 +29,8 @@ demo: $(INSTALLED) ## generate a day's files, load them into the embedded Postgr
 	@ETL=$(BIN)/etl scripts/demo
 
 .PHONY: serve
-serve: demo ## the demo, and then its aggregates over HTTP on http://127.0.0.1:8080 until Ctrl-C
-	@$(BIN)/etl serve
+serve: demo ## the demo, and then its aggregates over HTTP on http://127.0.0.1:8080 until Ctrl-C; SERVE='--port 8081' for another port
+	@$(BIN)/etl serve $(SERVE)
 
 .PHONY: test
 test: lint ## lint, and all tests but the slow ones, against a real embedded PostgreSQL

@@ -26,6 +26,7 @@ from etl.serving.openapi import Description, describe
 from etl.serving.pool import Connection, Sessions
 from etl.serving.problems import ProblemError
 from etl.serving.replaying import Replays
+from etl.serving.stream import PATH as STREAM_PATH
 from etl.serving.stream import Stream
 from etl.serving.tables import read_tables
 from etl.serving.tokens import PATH as TOKEN_PATH
@@ -176,11 +177,20 @@ class _Direct:
         if scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}:
             found = _ROWS.fullmatch(scope["path"])
         if found is None:
-            await self._app(scope, receive, send)
+            await self._route(scope, receive, send)
             return
         scope["path_params"] = {"name": found[1]}
         response = await self._rows.answer(Request(scope, receive))
         await response(scope, receive, send)
+
+    async def _route(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Let FastAPI answer. It knows no HEAD, whose answer is that of GET; the server leaves out the body."""
+        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"] == STREAM_PATH:
+            await self._app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+        await self._app(asked, receive, send)
+        scope.update({name: asked[name] for name in ("route", "etl.route") if name in asked})
 
     async def _take(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Let events of operators be taken."""
@@ -270,7 +280,10 @@ def _add_problems(app: FastAPI) -> None:
 
     async def of_http(_request: Request, error: Any) -> Response:
         detail = "there is no such address; /docs has all" if error.status_code == 404 else str(error.detail)
-        return problems.answer(ProblemError(error.status_code, detail, error.headers))
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":  # FastAPI does not know that HEAD is answered, too.
+            headers["Allow"] = "GET, HEAD"
+        return problems.answer(ProblemError(error.status_code, detail, headers))
 
     async def of_validation(_request: Request, error: Any) -> Response:
         wrong = [{"parameter": str(each["loc"][-1]), "reason": str(each["msg"])} for each in error.errors()]

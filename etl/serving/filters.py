@@ -39,6 +39,10 @@ MAX_PARAMETERS = 100
 # Operators by which an index gives a part of the rows.
 _BOUNDS = frozenset({"eq", "gt", "gte", "lt", "lte", "in"})
 
+# Words that the server reads as the time of the request. An answer is known by the version of its rows, and would be
+# taken for the newest one on the next day.
+_OF_NOW = re.compile("now|today|tomorrow|yesterday", re.IGNORECASE)
+
 _ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,"]*)')
 
 
@@ -139,6 +143,12 @@ def condition_of(table: Table, name: str, text: str, words: Sequence[str] = RESE
         value not in STATES or (value in {"true", "false", "unknown"} and column.kind != "boolean")
     ):
         raise ProblemError(422, f"{name} cannot be asked for is.{value[:40]}", values=list(STATES))
+    if column.is_time and any(map(_OF_NOW.search, values)):
+        raise ProblemError(
+            422,
+            f"expected a fixed {column.type} as the value of {name}, and no word such as today",
+            columns={name: column.type},
+        )
     if operator in {"like", "ilike"} and not column.is_text:
         raise ProblemError(422, f"{operator} compares texts, and {name} is {column.type}")
     return Condition(column=column, operator=operator, values=values, is_negated=is_negated)

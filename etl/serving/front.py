@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import structlog
@@ -60,7 +61,10 @@ _PREFLIGHT: Headers = [
 _EXPOSED: Headers = [
     (
         b"access-control-expose-headers",
-        b"ETag, Link, X-Version, X-Facts-Through, X-Pending-Buckets, X-Rejected-Waiting, X-Request-Id",
+        (
+            b"ETag, Link, Location, Retry-After, X-Version, X-Facts-Through, X-Pending-Buckets, X-Rejected-Waiting,"
+            b" X-Request-Id"
+        ),
     ),
     (b"cross-origin-resource-policy", b"cross-origin"),
 ]
@@ -147,11 +151,20 @@ class Front:
         try:
             self._require_origin(headers)
             scope["etl.identity"] = await self._gate.identify(scope, headers)
+            scope["etl.may_still"] = partial(self._may_still, scope, headers)
         except ProblemError as problem:
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": problem.detail})
             return
         await self._app(scope, receive, send)
+
+    async def _may_still(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> bool:
+        """Return whether the one who asked may ask now: a stream lasts longer than a key or a token may."""
+        try:
+            await self._gate.identify(scope, headers)
+        except ProblemError as problem:
+            return problem.status not in {401, 403}
+        return True
 
     def _require_origin(self, headers: dict[bytes, bytes]) -> None:
         """Raise ProblemError when a browser says that a page of elsewhere asks, which is not in the list.
@@ -198,6 +211,7 @@ class Front:
                     served.route, served.is_kept = PATH, True
                     return
         scope["etl.identity"], scope["etl.key"] = identity, key
+        scope["etl.may_still"] = partial(self._may_still, scope, headers)
         await self._app(scope, receive, send)
         served.route = _route_of(scope)
 

@@ -2,37 +2,28 @@
 
 import asyncio
 import hashlib
-import json
 import math
 import time
-import urllib.request
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import jwt
-import structlog
 
-from etl.errors import UsageError, reason_of
+from etl.errors import UsageError
 from etl.serving.gates import NOBODY, OPEN, key_of, refused
 from etl.serving.identity import ROLES, Identity, Role
 from etl.serving.limiting import Rate
 from etl.serving.problems import ProblemError
+from etl.serving.public_keys import ALGORITHMS, PublicKeys
+from etl.serving.tokens import WRONG
 
-# How long a verified token is known, the keys of an address are, and how soon they are read again for an unknown one.
+# How long a verified token is known.
 _KNOWN_SECONDS = 30.0
-_KEYS_SECONDS = 600.0
-_AGAIN_SECONDS = 30.0
 _LEEWAY_SECONDS = 10
 _MOST_KNOWN = 10_000
-_MOST_BYTES = 1 << 20
 _MOST_TOKEN = 8_000
-_OF_PUBLIC_KEYS = ["RS256", "ES256"]
-
-log = structlog.get_logger("etl.serving.audit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +69,7 @@ class Jwts:
         self._trust = trust
         self._rate = rate
         self._known: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._read_at: float | None = None
-        self._lock = asyncio.Lock()
+        self._keys = PublicKeys(trust.keys) if trust.keys is not None else None
 
     async def identify(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> Identity:
         """Return whom the token of a request names.
@@ -98,7 +87,7 @@ class Jwts:
         if identity is None or until <= now:
             try:
                 identity, seconds = await self._verified(token)
-            except (jwt.PyJWTError, ValueError, TypeError) as error:
+            except WRONG as error:
                 raise refused(scope, type(error).__name__, "this token does not count here") from error
             self._known[digest] = (identity, now + min(seconds, _KNOWN_SECONDS))
             if len(self._known) > _MOST_KNOWN:
@@ -110,13 +99,13 @@ class Jwts:
     async def _verified(self, token: str) -> tuple[Identity, float]:
         """Return whom a token names, and for how many seconds it is valid.
 
-        Raises PyJWTError for a token that does not count.
+        Raises one of WRONG for a token that does not count.
         """
         trust = self._trust
         key: Any = trust.secret
         algorithms = ["HS256"]
-        if key is None:
-            key, algorithms = await self._key(jwt.get_unverified_header(token).get("kid")), _OF_PUBLIC_KEYS
+        if self._keys is not None:
+            key, algorithms = await self._keys.named(jwt.get_unverified_header(token).get("kid")), [*ALGORITHMS]
         claims: dict[str, Any] = jwt.decode(
             token,
             key,
@@ -135,54 +124,3 @@ class Jwts:
         name = f"user {str(claims.get('sub', ''))[:100]}"
         seconds = float(claims["exp"]) + _LEEWAY_SECONDS - time.time()
         return Identity(name=name, role=role, database_role=database_role), seconds
-
-    async def _key(self, kid: str | None) -> jwt.PyJWK:
-        """Return the public key that a token names; new keys of the provider are read when one is unknown."""
-        async with self._lock:
-            now = asyncio.get_running_loop().time()
-            age = math.inf if self._read_at is None else now - self._read_at
-            if age > _KEYS_SECONDS or (kid not in self._keys and age > _AGAIN_SECONDS):
-                self._read_at = now
-                try:
-                    self._keys = keys_in(await asyncio.to_thread(read_keys, str(self._trust.keys)))
-                except (OSError, ValueError, jwt.PyJWTError) as error:
-                    log.warning("keys_not_read", reason=type(error).__name__)
-        if kid is None and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
-        if kid not in self._keys:
-            raise jwt.InvalidTokenError("unknown key")
-        return self._keys[kid]
-
-
-def keys_in(text: bytes) -> dict[str | None, jwt.PyJWK]:
-    """Return the public keys of a JWKS document for RS256 and ES256, by their name.
-
-    Raises ValueError and PyJWTError for another document.
-    """
-    found = [jwt.PyJWK.from_dict(each) for each in json.loads(text)["keys"] if each.get("kty") in {"RSA", "EC"}]
-    return {key.key_id: key for key in found}
-
-
-def read_keys(place: str) -> bytes:
-    """Read a JWKS document from a file or an address.
-
-    Raises OSError.
-    """
-    if "://" not in place:
-        return Path(place).read_bytes()
-    with urllib.request.urlopen(place, timeout=5) as answer:  # noqa: S310 - `require_keys` lets only http and https pass
-        return bytes(answer.read(_MOST_BYTES))
-
-
-def require_keys(place: str) -> None:
-    """Raise UsageError when the public keys cannot be read at the start, or would come over an open connection."""
-    parts = urlsplit(place)
-    if "://" in place and parts.scheme != "https" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
-        raise UsageError(f"expected an https address or a file with public keys, got {parts.scheme}://...")
-    try:
-        if not keys_in(read_keys(place)):
-            raise UsageError("the document has no public key for RS256 or ES256")
-    except OSError as error:
-        raise UsageError(f"cannot read the public keys: {reason_of(error)}") from error
-    except (ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
-        raise UsageError("the public keys cannot be read: expected a JWKS document") from error

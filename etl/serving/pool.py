@@ -23,6 +23,8 @@ APPLICATION = "etl:serve"
 # Seconds for which a request waits for a connection, and how many may wait.
 WAIT_SECONDS = 2.0
 MAX_WAITING = 200
+# No role has this name: PostgreSQL has no empty identifiers.
+_UNKNOWN = ""
 
 
 class Sessions:
@@ -69,10 +71,13 @@ class Sessions:
         async with self._pool.connection() as connection:
             # The role stays with the session, and each use sets its own: a statement less for most.
             if self._roles.get(connection) != role:
-                self._roles.pop(connection, None)
+                # Until the end of the statement, which may be cancelled, it is unknown which role the session has.
+                self._roles[connection] = _UNKNOWN
                 name = sql.SQL("none") if role is None else sql.Identifier(role)
                 await connection.execute(sql.SQL("set role {}").format(name))
-                if role is not None:
+                if role is None:
+                    del self._roles[connection]
+                else:
                     self._roles[connection] = role
             yield connection
 

@@ -31,9 +31,10 @@ from etl.serving.connections import MOST_CONNECTIONS, guarded
 from etl.serving.events import OpenEvents
 from etl.serving.front import Front, Gate
 from etl.serving.gates import Keys, Loopback
-from etl.serving.jwts import Jwts, Trust, require_keys, roles_of
+from etl.serving.jwts import Jwts, Trust, roles_of
 from etl.serving.kept import Shares
 from etl.serving.limiting import Rate
+from etl.serving.public_keys import require_keys
 from etl.serving.replaying import Replays
 from etl.serving.tokens import Tokens, secret_of
 from etl.settings import ServeSettings

@@ -55,17 +55,22 @@ class Shared:
         try:
             data: Any = await self._redis.get(self._name(key))
             stored = msgspec.msgpack.decode(data, type=_Stored) if data is not None else None
-        except (RedisError, OSError, TimeoutError, msgspec.DecodeError) as error:
+        # TypeError and ValueError: what answers is no Redis.
+        except (RedisError, OSError, TimeoutError, TypeError, ValueError, msgspec.DecodeError) as error:
             self._leave(error)
             return None
-        if stored is None or stored.until <= time.time():
+        if stored is None:
+            return None
+        # The clock of the replica that kept it may be ahead of this one.
+        seconds = min(stored.until - time.time(), KEPT_SECONDS)
+        if not seconds > 0:
             return None
         headers: Headers = stored.headers
         return Answer(
             aggregate=stored.aggregate,
             version=stored.version,
             etag=stored.etag,
-            until=asyncio.get_running_loop().time() + stored.until - time.time(),
+            until=asyncio.get_running_loop().time() + seconds,
             headers=headers,
             body=stored.body,
         )
@@ -94,7 +99,7 @@ class Shared:
     async def _keep(self, name: bytes, data: bytes) -> None:
         try:
             await self._redis.set(name, data, ex=round(KEPT_SECONDS))
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, TypeError, ValueError) as error:
             self._leave(error)
 
     def _is_away(self) -> bool:

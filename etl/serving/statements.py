@@ -110,7 +110,8 @@ def _of_page(column: Column) -> sql.Identifier:
 
 def _typed(column: Column, value: sql.Composable = _VALUE, *, is_list: bool = False) -> sql.Composed:
     # The text is that of format_type, which quotes what must be quoted.
-    return sql.SQL("{}::{}").format(value, sql.SQL((column.type + ("[]" if is_list else "")).replace("%", "%%")))
+    name = column.compared_type + ("[]" if is_list else "")
+    return sql.SQL("{}::{}").format(value, sql.SQL(name.replace("%", "%%")))
 
 
 def _order(table: Table, *, descending: bool) -> sql.Composable:
@@ -224,5 +225,5 @@ def unfitting(given: Sequence[tuple[str, Column]]) -> tuple[sql.SQL, dict[str, l
     """Return the statement that finds the values that do not fit their type, with its values."""
     return _SQL["unfitting"], {
         "values": [value for value, _ in given],
-        "types": [column.type for _, column in given],
+        "types": [column.compared_type for _, column in given],
     }

@@ -21,6 +21,7 @@ from etl.version import __version__
 _SQL = queries.load("serving")
 
 _UNIT = re.compile(r"\bUnit: ([^.]+)\.")
+_LENGTH = re.compile(r"\(-?\d+(,-?\d+)?\)")
 _NUMBERS = ("smallint", "integer", "bigint", "numeric", "double precision", "real")
 _TEXTS = ("text", "character varying", "character", "citext", "name")
 
@@ -43,7 +44,17 @@ class Column:
     @property
     def kind(self) -> str:
         """The type without its length."""
-        return self.type.partition("(")[0].strip()
+        return _LENGTH.sub("", self.type)
+
+    @property
+    def compared_type(self) -> str:
+        """The type of a value that is compared with its values: one of a length would be cut or rounded to it."""
+        return {"character": "bpchar", "bit": "varbit"}.get(self.kind, self.kind)
+
+    @property
+    def is_time(self) -> bool:
+        """Whether its values are days or times."""
+        return self.kind.startswith(("date", "time"))
 
     @property
     def is_number(self) -> bool:

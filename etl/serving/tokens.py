@@ -33,6 +33,9 @@ _PREFIX = "etlr_"
 _ISSUER = "etl serve"
 _LEAST_SECRET = 32
 
+WRONG = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+"""What reading a token raises that does not count. Its parts are JSON of any depth, with numbers of any size."""
+
 _SQL = queries.load("keys")
 
 log = structlog.get_logger("etl.serving.audit")
@@ -68,7 +71,7 @@ class Tokens:
                 issuer=_ISSUER,
                 options={"require": ["exp", "sub", "iss"]},
             )
-        except jwt.InvalidTokenError:
+        except WRONG:
             return None
         return str(claims["sub"])
 

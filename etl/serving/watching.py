@@ -83,6 +83,7 @@ class Watch:
         self._noted: set[str] = set()
         self._listeners: list[Changed] = []
         self._of_loads: list[Loaded] = []
+        self._of_keys: list[Loaded] = []
         self._reported_at = -LOADS_SECONDS
         self._reporting: asyncio.TimerHandle | None = None
 
@@ -103,6 +104,10 @@ class Watch:
     def when_loaded(self, listener: Loaded) -> None:
         """Call a function when runs have ended, or groups of events are loaded: at most some times a second."""
         self._of_loads.append(listener)
+
+    def when_keys_changed(self, listener: Loaded) -> None:
+        """Call a function when a key was made, changed or removed."""
+        self._of_keys.append(listener)
 
     async def run(self) -> None:
         """Watch until the task is cancelled; a lost connection is opened again."""
@@ -197,6 +202,8 @@ class Watch:
         """Take a notification; the next look reads the rest."""
         if note.channel == "etl_api_keys":
             self.key_changes += 1
+            for listener in self._of_keys:
+                listener()
             return
         if note.channel == "etl_runs":
             self._hear_load()

@@ -76,7 +76,10 @@ def test_a_tag_is_of_one_address_format_and_version(client: httpx.Client, demo: 
     csv = client.get(TRIPS, params={"limit": "1"}, headers={"If-None-Match": tag, "Accept": "text/csv"})
     assert csv.status_code == 200
     for text in ("*", f'"other", {tag}', tag.removeprefix("W/")):
-        assert client.get(TRIPS, params={"limit": "1"}, headers={"If-None-Match": text}).status_code == 304
+        same = client.get(TRIPS, params={"limit": "1"}, headers={"If-None-Match": text})
+        assert (same.status_code, same.headers["vary"]) == (304, csv.headers["vary"])
+    elsewhere = client.get(TRIPS, params={"source_day": "eq.some"}, headers={"If-None-Match": tag})
+    assert (elsewhere.status_code, elsewhere.json()["columns"]) == (422, {"source_day": "date"})
     _change(demo, 100)
     assert client.get(TRIPS, params={"limit": "1"}, headers={"If-None-Match": tag}).status_code == 200
 

@@ -2,9 +2,13 @@
 
 import json
 import re
+import time
+from collections.abc import Iterator
 
 import psycopg
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from etl.serving.limiting import Rate
 from etl.serving.page import ADDRESSES
@@ -93,6 +97,34 @@ def test_a_key_that_is_not_valid_is_refused(guarded: RunningService, demo: Site)
     until(lambda: f'"who":"key {made["id"]}"' in guarded.running.stderr(), "the line of the access log")
 
 
+def _received(socket: ClientConnection, seconds: float) -> Iterator[str | bytes]:
+    """Yield what comes, and then how it ended."""
+    while True:
+        try:
+            yield socket.recv(timeout=seconds)
+        except (ConnectionClosed, TimeoutError) as end:
+            yield "closed" if isinstance(end, ConnectionClosed) else "silent"
+            return
+
+
+def test_streams_end_with_their_key(guarded: RunningService, demo: Site) -> None:
+    """When a key is revoked, streams that it has opened end, and those of other keys continue."""
+    made, other = _key(demo), _key(demo)
+    address = f"ws://127.0.0.1:{guarded.client.base_url.port}/v1/stream"
+    with (
+        guarded.client.stream("GET", "/v1/stream", headers=_as(made["key"])) as ending,
+        connect(address, additional_headers=_as(made["key"]), proxy=None) as socket,
+        connect(address, additional_headers=_as(other["key"]), proxy=None) as lasting,
+    ):
+        begun = time.monotonic()
+        demo.run("key", "revoke", made["id"])
+        for _ in ending.iter_lines():
+            assert time.monotonic() < begun + 10
+        assert list(_received(socket, 10))[-1] == "closed"
+        assert list(_received(lasting, 0.5))[-1] == "silent"
+    assert guarded.client.get("/v1/stream", headers=_as(made["key"])).status_code == 401
+
+
 def test_keys_are_listed_without_the_keys(demo: Site) -> None:
     """The list has name, label, role and state; the database has a digest only."""
     made = _key(demo, "--role", "operator", "--expires", "30d")
@@ -112,11 +144,14 @@ def test_an_analyst_reads_as_the_role_of_analysts(guarded: RunningService, demo:
     """A right that etl_analyst lacks is missing for a key of an analyst, and not for one of an operator."""
     analyst, operator = _key(demo)["key"], _key(demo, "--role", "operator")["key"]
     path = "/v1/aggregates/open_shipments/rows"
+    tag = guarded.client.get(path, headers=_as(analyst)).headers["etag"]
     demo.ask("revoke select on analytics.open_shipments from etl_analyst")
     try:
         assert guarded.client.get(path, headers=_as(operator)).status_code == 200
-        refused = guarded.client.get(path, headers=_as(analyst))
+        refused = guarded.client.get(path, params={"limit": "6"}, headers=_as(analyst))
         assert (refused.status_code, refused.json()["detail"]) == (403, "your role may not read this table")
+        conditional = _as(analyst) | {"If-None-Match": tag}
+        assert guarded.client.get(path, params={"limit": "7"}, headers=conditional).status_code == 403
     finally:
         demo.ask("grant select on analytics.open_shipments to etl_analyst")
     assert guarded.client.get(path, headers=_as(analyst)).status_code == 200

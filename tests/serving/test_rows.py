@@ -135,6 +135,9 @@ def test_filters_choose_the_rows_that_sql_chooses(client: httpx.Client, demo: Si
         ("month=2024-01-01", 422, {}),
         ("month=eq.yesterday-ish", 422, {"columns": {"month": "date"}}),
         ("month=in.(2024-01-01,x)", 422, {"columns": {"month": "date"}}),
+        ("month=eq.today", 422, {}),
+        ("month=not.lte.NOW", 422, {}),
+        ("month=in.(2024-01-01,%20Tomorrow)", 422, {}),
         ("month=like.2024*", 422, {}),
         ("carrier=is.true", 422, {}),
         ('carrier=in.("x)', 422, {}),
@@ -190,6 +193,29 @@ def test_no_format_that_a_client_takes_is_a_problem(client: httpx.Client) -> Non
             assert client.get(path, headers={"Accept-Encoding": encoding}).headers.get("content-encoding") == expected
     refused = client.get(SCORES, headers={"Accept": "image/png"})
     assert (refused.status_code, "text/csv; charset=utf-8" in refused.json()["formats"]) == (406, True)
+
+
+def test_a_value_is_compared_as_it_is(demo: Site) -> None:
+    """A value that is longer or finer than its column allows is not cut or rounded first: it equals no row."""
+    with demo.connect() as connection, connection.transaction(force_rollback=True):
+        connection.execute(
+            "alter table analytics.carrier_scorecard add code character(2) default 'DE', add word varchar(2) default"
+            " 'DE', add part numeric(6, 2) default 1.00, add at timestamptz(0) default '2026-01-01T00:00:00Z'"
+        )
+        table = _of(connection, "carrier_scorecard")
+        for query, has_rows in (
+            ("code=eq.DE", True),
+            ("code=eq.DEU", False),
+            ("word=in.(DE)", True),
+            ("word=in.(DEU,DEN)", False),
+            ("part=lt.1.004", True),
+            ("part=eq.1.004", False),
+            ("at=lt.2026-01-01T00:00:00.4Z", True),
+            ("at=eq.2026-01-01T00:00:00.4Z", False),
+        ):
+            statement = statements.of_page(filters.parse(table, f"{query}&limit=1&select=month"))
+            [(_, _, body, _)] = connection.execute(statement.text, statement.values).fetchall()
+            assert bool(body) == has_rows, query
 
 
 def test_an_unknown_aggregate_is_a_problem_with_the_names(client: httpx.Client) -> None:

@@ -175,6 +175,28 @@ def test_what_is_too_large_or_foreign_is_refused(client: httpx.Client) -> None:
     assert client.get("/healthz").status_code == 200
 
 
+def test_head_is_the_head_of_get(client: httpx.Client) -> None:
+    """HEAD has the status and the headers of GET at each address, and no body; that of the stream ends at once."""
+    for path in (
+        "/v1/aggregates",
+        "/v1/aggregates/vehicle_days",
+        "/v1/runs",
+        "/v1/freshness",
+        "/v1/none",
+        "/docs",
+        ROWS,
+    ):
+        head, got = (
+            client.request(method, path, headers={"Accept-Encoding": "identity"}) for method in ("HEAD", "GET")
+        )
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        for name in ("content-length", "content-type", "etag"):
+            assert head.headers.get(name) == got.headers.get(name), (path, name)
+    stream = client.head("/v1/stream", timeout=5)
+    assert (stream.status_code, stream.headers["content-type"][:17]) == (200, "text/event-stream")
+    assert client.post("/v1/runs").headers["allow"] == "GET, HEAD"
+
+
 def test_every_answer_has_the_headers_of_safety(client: httpx.Client) -> None:
     """Pages, problems and data have them alike."""
     for path in ("/", "/docs", ROWS, "/nothing", "/healthz"):
