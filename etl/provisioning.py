@@ -16,7 +16,7 @@ from etl.database import connecting, inventory, migrations, sessions, tables
 from etl.database.connecting import Database
 from etl.database.inventory import Made
 from etl.database.sqlstates import code_of, condition
-from etl.datasets import Dataset, histories
+from etl.datasets import Dataset, Table, histories
 from etl.errors import DefinitionError, EtlError, UnreachableError, UsageError, combined
 from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import losses
@@ -144,6 +144,53 @@ def require_fitting(dataset: Dataset) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DividedTable:
+    """A table that was turned into a partitioned one, or whose copy was given up."""
+
+    table: str
+    rows_copied: int
+    given_up: bool
+
+
+def divide(target: Database, dataset: Dataset, *, gives_up: bool) -> list[DividedTable]:
+    """Turn the tables of a dataset into partitioned ones while they are in use; a cut off division is continued.
+
+    With `gives_up` remove what a cut off division has left. Returns the tables that this has changed.
+
+    Raises UsageError if no table of the dataset has partitions, or one cannot be divided.
+    """
+    from etl.database import partitions  # noqa: PLC0415 - few commands need it
+    from etl.database.division import Division  # noqa: PLC0415 - few commands need it
+
+    wanted = _partitioned(dataset)
+    divided = []
+    with connecting.connect(target, "etl:partition") as connection:
+        for table in wanted:
+            division = Division(connection=connection, dataset=dataset, table=table)
+            if gives_up:
+                if division.give_up():
+                    divided.append(DividedTable(table=table.name, rows_copied=0, given_up=True))
+                continue
+            was_plain = not partitions.is_divided(connection, table)
+            rows = division.run()
+            if was_plain:
+                divided.append(DividedTable(table=table.name, rows_copied=rows, given_up=False))
+        if not gives_up:
+            tables.create_tables(connection, dataset)
+    return divided
+
+
+def _partitioned(dataset: Dataset) -> list[Table]:
+    """Return the tables of a dataset that have partitions. Raises UsageError if none has."""
+    from etl.datasets.partitions import partitioned  # noqa: PLC0415 - few commands need it
+
+    wanted = list(partitioned(dataset))
+    if not wanted:
+        raise UsageError(f"no table of {dataset.name} has partition_by", hint=f"see {dataset.path}")
+    return wanted
+
+
+@dataclass(frozen=True, kw_only=True)
 class RemovedPartition:
     """A partition that was removed, or would be, with its rows."""
 
@@ -162,12 +209,12 @@ def remove_old_partitions(
     Raises UsageError if no table of the dataset has partitions, or the user does not own them.
     """
     from etl.database import partitions  # noqa: PLC0415 - few commands need it
-    from etl.datasets.partitions import partitioned  # noqa: PLC0415 - few commands need it
     from etl.precalculation import refresh  # noqa: PLC0415 - few commands need it
 
-    if not any(partitioned(dataset)):
-        raise UsageError(f"no table of {dataset.name} has partition_by", hint=f"see {dataset.path}")
+    wanted = _partitioned(dataset)
     with connecting.connect(target, "etl:retention") as connection:
+        for table in wanted:
+            partitions.require_divided(connection, dataset, table)
         removed = []
         try:
             for each in partitions.older(connection, dataset, keep):

@@ -12,7 +12,7 @@ from etl.database.connecting import connect
 from etl.database.tables import require_tables
 from etl.datasets import schemas
 from etl.errors import ExitCode
-from etl.provisioning import create, require_fitting
+from etl.provisioning import create, divide, require_fitting
 
 
 @click.group("dataset", cls=Group)
@@ -240,3 +240,27 @@ def create_command(common: Common, name: str, as_json: bool) -> None:
         print_made(made)
     facts = {"dataset": name, "tables": names, "made": vars(made)}
     print_facts(facts, f"tables are complete: {', '.join(names)}", as_json=as_json)
+
+
+@command.command("partition", epilog="Example: etl dataset partition shipments")
+@click.argument("name", shell_complete=completion.datasets)
+@option("--give-up", is_flag=True, help="Remove what an interrupted command has left; the tables stay as they are.")
+@json_option
+@click.pass_obj
+def partition_command(common: Common, name: str, give_up: bool, as_json: bool) -> None:
+    """Turn the tables of a dataset into partitioned ones, as partition_by of its definition says.
+
+    Loads and readers continue: the rows are copied beside the table, and the copy takes its place. After an
+    interruption run the same command again.
+    """
+    dataset = datasets.find(name, common.config_dir)
+    with common.database() as database:
+        divided = divide(database, dataset, gives_up=give_up)
+    if as_json:
+        print_json(vars(each) for each in divided)
+        return
+    for each in divided:
+        what = "is left as it was" if each.given_up else f"is partitioned: {each.rows_copied:,} rows were copied"
+        print_text(f"{each.table} {what}")
+    if not divided:
+        print_text(f"there is nothing to do for the tables of {name}")

@@ -8,7 +8,7 @@ from psycopg import sql
 from etl import queries
 from etl.datasets import Dataset, Table
 from etl.datasets.partitions import partitioned
-from etl.errors import UsageError
+from etl.errors import InternalError, UsageError
 from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("partitions")
@@ -49,28 +49,59 @@ def install(connection: psycopg.Connection, dataset: Dataset) -> None:
     Raises UsageError for a table that is there and is not partitioned in this way.
     """
     for table in partitioned(dataset):
-        row = connection.execute(_SQL["kind"], {"table": table.quoted}).fetchone()
-        if row is None or row[0] != "p" or row[1] != [table.partition_by]:
-            raise UsageError(
-                f"the table {table.name} is not partitioned by {table.partition_by}, and it cannot be changed to that",
-                hint=f"load into a table of another name, or remove partition_by from {dataset.path}",
-            )
+        require_divided(connection, dataset, table)
         connection.execute(queries.load("precalculation")["note_lost_partitions"])
-        names = {"fact": table.name, "column": table.partition_by, "every": table.partition_every}
-        connection.execute(_SQL["list_fact"], names)
-        connection.execute(_SQL["make_ahead"], {**names, "ahead": _AHEAD[table.partition_every]})
+        list_fact(connection, table)
+        values = {"fact": table.name, "every": table.partition_every, "ahead": _AHEAD[table.partition_every]}
+        connection.execute(_SQL["make_ahead"], values)
+
+
+def require_divided(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
+    """Raise UsageError for a table that is not partitioned as its definition says."""
+    if not is_divided(connection, table):
+        raise UsageError(
+            f"the table {table.name} is not partitioned by {table.partition_by}",
+            hint=f"etl dataset partition {dataset.name}",
+        )
+
+
+def is_divided(connection: psycopg.Connection, table: Table) -> bool:
+    """Return whether a table is partitioned as its definition says.
+
+    Raises UsageError for a table that is partitioned in another way, or is missing.
+    """
+    row = connection.execute(_SQL["kind"], {"table": table.quoted}).fetchone()
+    if row is None:
+        raise UsageError(f"the table {table.name} is missing", hint="etl db migrate")
+    if row[0] == "p" and row[1] != [table.partition_by]:
+        raise UsageError(
+            f"the table {table.name} is partitioned, but not by {table.partition_by}",
+            hint="load into a table of another name, or change partition_by",
+        )
+    return bool(row[0] == "p")
+
+
+def list_fact(connection: psycopg.Connection, table: Table) -> None:
+    """List a table as one that is partitioned."""
+    names = {"fact": table.name, "column": table.partition_by, "every": table.partition_every}
+    connection.execute(_SQL["list_fact"], names)
+
+
+def moment_of(table: Table) -> sql.Composed:
+    """Return the time (UTC) by which a row of a table has its partition."""
+    column = table.column(table.partition_by or "")
+    if column is None:
+        raise InternalError(f"expected a column of {table.name} by which it is divided")
+    typed = sql.SQL("{}::{}").format(sql.Identifier(column.name), sql.SQL(column.column_type.server_name))
+    return typed + sql.SQL(" at time zone 'UTC'" if column.type == "timestamptz" else "::timestamp")
 
 
 def make_for_rows(connection: psycopg.Connection, dataset: Dataset, sources: Sequence[sql.Composable]) -> None:
     """Make the partitions that rows need which wait in other tables, one for each table of the dataset."""
     for table, source in zip(dataset.tables, sources, strict=True):
-        column = table.column(table.partition_by or "")
-        if column is not None:
-            name = sql.Identifier(column.name)
-            typed = sql.SQL("{}::{}").format(name, sql.SQL(column.column_type.server_name))
-            zone = sql.SQL(" at time zone 'UTC'" if column.type == "timestamptz" else "::timestamp")
-            statement = _SQL["make_for_rows"].format(moment=typed + zone, source=source, column=name)
-            connection.execute(statement, {"fact": table.name})
+        if table.partition_by is not None:
+            names = {"moment": moment_of(table), "source": source, "column": sql.Identifier(table.partition_by)}
+            connection.execute(_SQL["make_for_rows"].format(**names), {"fact": table.name})
 
 
 def can_be_made(table: Table) -> sql.Composed:

@@ -194,11 +194,12 @@ def test_an_impossible_partition_is_refused_with_the_reason(
 
 
 def test_a_table_that_is_there_is_not_divided(site: Site) -> None:
-    """A plain table stays as it is, and the error says what to do."""
+    """A plain table stays as it is, and the error names the command that divides it."""
     site.define(VISITS.replace("MODE", "append").replace('partition_by = "at"\n', ""))
     site.write_definition(VISITS.replace("MODE", "append"))
     done = site.run("dataset", "create", "visits")
     assert (done.returncode, "logistics.visits is not partitioned by at" in done.stderr) == (2, True), done.stderr
+    assert "etl dataset partition visits" in done.stderr
 
 
 def _old_months(site: Site) -> list[str]:
