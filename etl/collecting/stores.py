@@ -19,9 +19,9 @@ def running(settings: CollectSettings) -> Iterator[Store]:
     away.
     """
     if settings.buffer == "embedded":
-        from etl.collecting import valkey_embedded  # noqa: PLC0415 - the spool needs no client
+        from etl.collecting.valkey import embedded  # noqa: PLC0415 - the spool needs no client
 
-        with valkey_embedded.running(settings.spool.parent / "valkey"):
+        with embedded.running(settings.spool.parent / "valkey"):
             yield _checked(settings)
     else:
         yield _checked(settings)
@@ -42,9 +42,9 @@ def store_of(settings: CollectSettings) -> Store:
     if settings.buffer == "spool":
         return SpoolStore(folder=settings.spool)
     try:
-        from etl.collecting.valkey_embedded import url_of  # noqa: PLC0415 - the spool needs no client
-        from etl.collecting.valkey_link import pool_of  # noqa: PLC0415 - the same
-        from etl.collecting.valkey_reading import ValkeyStore  # noqa: PLC0415 - the same
+        from etl.collecting.valkey.embedded import url_of  # noqa: PLC0415 - the spool needs no client
+        from etl.collecting.valkey.link import pool_of  # noqa: PLC0415 - the same
+        from etl.collecting.valkey.reading import ValkeyStore  # noqa: PLC0415 - the same
     except ImportError as error:
         raise UsageError(
             f"--buffer needs a package that is not installed: {error.name}",

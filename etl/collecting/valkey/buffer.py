@@ -16,8 +16,8 @@ from etl.collecting import segments
 from etl.collecting.buffers import Accepted, Limits, OtherBodyError, RefusedError
 from etl.collecting.events import Events
 from etl.collecting.groups import GroupWriter, Request
-from etl.collecting.valkey_link import AwayError, Link
-from etl.collecting.valkey_scripts import ACCEPT, DATASETS, keys_of, prefix_of
+from etl.collecting.valkey.link import AwayError, Link
+from etl.collecting.valkey.scripts import ACCEPT, DATASETS, keys_of, prefix_of
 from etl.errors import UsageError
 
 ENTRY_BYTES = 1 << 20

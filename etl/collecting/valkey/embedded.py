@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import structlog
 
-from etl.collecting.valkey_link import AwayError, Link
+from etl.collecting.valkey.link import AwayError, Link
 from etl.embedded.sockets import socket_folder
 from etl.errors import BusyError, DatabaseError, UsageError, reason_of
 

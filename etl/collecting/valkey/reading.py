@@ -12,9 +12,9 @@ from redis.exceptions import ResponseError
 
 from etl.collecting.buffers import Keep, Limits, UnreadableError
 from etl.collecting.stretches import Stretch, stretch_of
-from etl.collecting.valkey_buffer import ValkeyBuffer
-from etl.collecting.valkey_link import AwayError, Link
-from etl.collecting.valkey_scripts import DATASETS, REMOVE, keys_of, prefix_of
+from etl.collecting.valkey.buffer import ValkeyBuffer
+from etl.collecting.valkey.link import AwayError, Link
+from etl.collecting.valkey.scripts import DATASETS, REMOVE, keys_of, prefix_of
 from etl.errors import DatabaseError, UsageError
 
 
