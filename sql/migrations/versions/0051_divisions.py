@@ -3,7 +3,7 @@
 from alembic import context
 
 revision = "0051"
-down_revision = "0048"
+down_revision = "0050"
 
 
 def upgrade() -> None:
