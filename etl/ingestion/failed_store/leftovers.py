@@ -5,7 +5,6 @@ A complete file that the ledger does not name is not removed: it is moved aside,
 
 import time
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -39,28 +38,37 @@ def sweep_replay(store: FailedStore, dataset: str, run: str, id: str) -> None:
 
 
 def newest_runs(store: FailedStore, dataset: str, most: int) -> list[str]:
-    """Return the runs of a dataset whose folders were changed last."""
-    changed: dict[str, float] = {}
-    for folder in (store.folder / dataset).glob("*/"):
-        with suppress(FileNotFoundError):
-            run = _run_of(folder)
-            changed[run] = max(folder.stat().st_mtime, changed.get(run, 0.0))
-    return sorted(changed, key=changed.__getitem__, reverse=True)[:most]
+    """Return the newest runs of a dataset that have a folder; the name of a run begins with its time.
+
+    Raises UsageError when the folder cannot be read.
+    """
+    try:
+        folders = found(store.folder / dataset, "*")
+    except OSError as error:
+        raise _unreadable(store.folder / dataset, error) from error
+    return sorted({_run_of(folder) for folder in folders}, reverse=True)[:most]
 
 
 def runs_with_unknown(store: FailedStore, dataset: str, runs: Collection[str], known: Collection[str]) -> set[str]:
-    """Return those of these runs that have files of other ids: crashes have left them, or commands are at work."""
-    return {
-        _run_of(path.parent)
-        for run in runs
-        for path in (store.folder / dataset).glob(f"{run}*/*.*")
-        if path.name.removeprefix(".").partition(".")[0] not in known
-    }
+    """Return those of these runs that have files of other ids: crashes have left them, or commands are at work.
+
+    Raises UsageError when a folder cannot be read.
+    """
+    folder = store.folder / dataset
+    try:
+        files = [path for run in runs for path in found(folder, f"{run}*/*.*")]
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return {_run_of(path.parent) for path in files if path.name.removeprefix(".").partition(".")[0] not in known}
 
 
-def _run_of(folder: Path) -> str:
+def _run_of(folder: File) -> str:
     """Return the run of a folder; that of a copy of the database has a further ending."""
     return folder.name.partition(".")[0]
+
+
+def _unreadable(folder: File, error: OSError) -> UsageError:
+    return UsageError(f"cannot read {folder} of the failed store: {reason_of(error)}")
 
 
 def _clear(store: FailedStore, dataset: str, run: str, ids: str, known: Collection[str]) -> None:

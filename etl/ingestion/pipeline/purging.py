@@ -43,7 +43,7 @@ def purge(connection: psycopg.Connection, store: FailedStore, age: timedelta, da
 def sweep_crashed(connection: psycopg.Connection, store: FailedStore, dataset: str) -> None:
     """Clear up after the last runs of a dataset, unless one works now: a crash may have ended one that never continues.
 
-    Raises UsageError when a folder cannot be changed.
+    Raises UsageError when a folder cannot be read or changed.
     """
     newest = leftovers.newest_runs(store, dataset, _NEWEST_RUNS)
     if not newest:
