@@ -6,6 +6,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -78,6 +79,21 @@ def test_each_view_shows_its_figures_to_everyone(open_page: Open, demo: Site, wi
         assert violations(page) == [], name
         if PICTURES:
             page.screenshot(path=Path(PICTURES) / f"{name}-{width}-{scheme}.png", full_page=True)
+
+
+def test_a_long_name_leaves_room_for_its_figures(open_page: Open) -> None:
+    """A name without a blank makes neither the page wider nor its column wider than half of the table."""
+    page, name = open_page("/healthz", viewport={"width": 1400, "height": 900}), "W" * 95
+
+    def lengthen(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace("Northway Freight", name))
+
+    page.route("**/v1/aggregates/**", lengthen)
+    page.goto("/?view=carriers")
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+    assert page.locator("tbody th", has_text=name).first.bounding_box()["width"] < 700
 
 
 def test_the_description_needs_no_network(open_page: Open) -> None:
