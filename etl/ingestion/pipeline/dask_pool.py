@@ -64,6 +64,8 @@ _CONFIG = {
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.system-monitor.gil.enabled": False,
+    # Its default lets malloc give each large block back at once, and a piece is one: its pages would be made anew.
+    "distributed.nanny.pre-spawn-environ": {},
     # A result is some numbers, and no task needs that of another one.
     "distributed.scheduler.active-memory-manager.start": False,
     # The pages of a cluster of this machine would need no key.

@@ -1,0 +1,333 @@
+#!/usr/bin/env python3
+"""How a load grows past one machine: a simulation with measured constants, and its predictions beside measured runs.
+
+    .venv/bin/python -m scripts.simulate_scale                                    # what limits 100 billion records
+    .venv/bin/python -m scripts.simulate_scale --check FOLDER --records 1000000 10000000
+
+The first form simulates the pieces of the sources on their way through cutter, worker, server and disk. The second one
+loads 200,000 shipments with their items into an embedded server in FOLDER, takes the constants of a record from that
+run, and prints what they predict for larger runs beside those runs. It compares bytes and the time of the processors,
+which other programs on the machine hardly change.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from etl.embedded import Server
+from etl.ingestion.constants import BATCH_ROWS, PIECE_BYTES
+
+BASE = 200_000
+"""Records of the run that gives the constants; larger sources are copies of it with other keys."""
+_PIECES = 20_000
+"""Pieces that are simulated; a longer load continues as these do."""
+_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constants:
+    """What one record costs. The rates are those of `docs/performance.md` and of measurements of the design.
+
+    The bytes of a record and of its rows are those of shipments with three items on average.
+    """
+
+    record_bytes: float = 961.0
+    cut_mb_per_second: float = 213.0
+    worker_mb_per_second: float = 28.0
+    server_seconds: float = 34e-6
+    wal_bytes: float = 1_397.0
+    stored_bytes: float = 821.0
+    ledger_bytes_of_batch: float = 1_200.0
+    refresh_seconds: float = 53e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a load has at its disposal. `sessions` load at once on the cores of the server."""
+
+    records: float
+    sources: int = 1
+    workers: int = 8
+    cores: int = 16
+    servers: int = 1
+    disk_mb_per_second: float = 1_000.0
+
+
+@dataclass
+class _Station:
+    """A place at which pieces wait for one of several equal hands."""
+
+    hands: int
+    free_at: list[float] = field(default_factory=list)
+    busy: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.free_at = [0.0] * self.hands
+
+    def take(self, ready: float, seconds: float, hand: int | None = None) -> float:
+        """Return when a piece is done that is ready at a time; it waits for its own hand, or for the first free one."""
+        chosen = self.free_at.index(min(self.free_at)) if hand is None else hand
+        self.free_at[chosen] = max(ready, self.free_at[chosen]) + seconds
+        self.busy += seconds
+        return self.free_at[chosen]
+
+
+def simulate(plan: Plan, constants: Constants) -> tuple[float, dict[str, float]]:
+    """Return the seconds of a load, and the share of that time for which each station is busy; the limit has most.
+
+    A piece is cut by the process of its source, then made into rows by a worker, taken in by a core of a server, and
+    written to the disk of its WAL. A source is cut two pieces for each worker ahead, as the command does.
+    """
+    of_piece = _records_of_piece(constants.record_bytes)
+    pieces = plan.records / of_piece
+    simulated = max(1, min(_PIECES, round(pieces)))
+    megabytes = of_piece * constants.record_bytes / _MEGABYTE
+    stations = {
+        "cutting": _Station(plan.sources),
+        "workers": _Station(plan.workers),
+        "server": _Station(plan.cores * plan.servers),
+        "WAL": _Station(plan.servers),
+    }
+    ends: list[float] = []
+    for number, source in zip(range(simulated), cycle(range(plan.sources))):
+        ahead = number - 2 * plan.workers
+        ready = ends[ahead] if ahead >= 0 else 0.0
+        cut = stations["cutting"].take(ready, megabytes / constants.cut_mb_per_second, source)
+        made = stations["workers"].take(cut, megabytes / constants.worker_mb_per_second)
+        taken = stations["server"].take(made, of_piece * constants.server_seconds)
+        written = of_piece * constants.wal_bytes / _MEGABYTE / plan.disk_mb_per_second
+        ends.append(stations["WAL"].take(taken, written))
+    last = max(ends)
+    shares = {name: each.busy / each.hands / last for name, each in stations.items()}
+    return last * pieces / simulated, shares
+
+
+def _records_of_piece(record_bytes: float) -> float:
+    return min(BATCH_ROWS, PIECE_BYTES / record_bytes)
+
+
+def limits(plan: Plan, constants: Constants) -> dict[str, float]:
+    """Return the seconds that each step alone needs for a load, with all that the plan has."""
+    megabytes = plan.records * constants.record_bytes / _MEGABYTE
+    disks = plan.disk_mb_per_second * plan.servers
+    batches = plan.records / _records_of_piece(constants.record_bytes)
+    return {
+        "cutting": megabytes / constants.cut_mb_per_second / plan.sources,
+        "workers": megabytes / constants.worker_mb_per_second / plan.workers,
+        "server": plan.records * constants.server_seconds / plan.cores / plan.servers,
+        "WAL": plan.records * constants.wal_bytes / _MEGABYTE / disks,
+        "tables": plan.records * constants.stored_bytes / _MEGABYTE / disks,
+        "aggregates": plan.records * constants.refresh_seconds / plan.servers,
+        "ledger": batches * constants.ledger_bytes_of_batch / _MEGABYTE / plan.disk_mb_per_second,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a run used: processor seconds of the command and of the server, and bytes."""
+
+    records: int
+    seconds: float
+    command: float
+    server: float
+    refresh: float
+    source_bytes: int
+    wal_bytes: int
+    stored_bytes: int
+    ledger_bytes: int
+
+
+def predicted(base: Measured, start_seconds: float, records: int) -> Measured:
+    """Return what the run of the base predicts for more records; `start_seconds` is what a command needs to begin.
+
+    The ledger has some pages for any run, and then the bytes of each further batch.
+    """
+    factor = records / base.records
+    further = (records - base.records) / _records_of_piece(base.source_bytes / base.records)
+    return Measured(
+        records=records,
+        seconds=base.seconds * factor,
+        command=(base.command - start_seconds) * factor + start_seconds,
+        server=base.server * factor,
+        refresh=base.refresh * factor,
+        source_bytes=round(base.source_bytes * factor),
+        wal_bytes=round(base.wal_bytes * factor),
+        stored_bytes=round(base.stored_bytes * factor),
+        ledger_bytes=round(base.ledger_bytes + further * Constants.ledger_bytes_of_batch),
+    )
+
+
+def constants_of(run: Measured) -> Constants:
+    """Return the constants of the simulation that a run shows; rates of the machine stay those of the documentation."""
+    return replace(
+        Constants(),
+        record_bytes=run.source_bytes / run.records,
+        server_seconds=run.server / run.records,
+        wal_bytes=run.wal_bytes / run.records,
+        stored_bytes=run.stored_bytes / run.records,
+        refresh_seconds=run.refresh / run.records,
+    )
+
+
+class Bench:
+    """Loads sources into an embedded server, and reads what that took."""
+
+    def __init__(self, folder: Path, server: Server, address: str, *, refreshes: bool) -> None:
+        self._folder = folder
+        self._postmaster = psutil.Process(server.status().pid)
+        self._connection = psycopg.connect(address, autocommit=True)
+        self._address = address
+        self._refreshes = refreshes
+
+    def load(self, records: int) -> Measured:
+        """Load so many records into empty tables, and refresh the aggregates."""
+        path = self._source(records)
+        self._connection.execute("truncate logistics.shipments, logistics.shipment_items cascade")
+        self._connection.execute("truncate etl.runs, etl.touched cascade")
+        self._connection.execute("checkpoint")
+        begun = self._number("select (pg_current_wal_insert_lsn() - '0/0')::bigint")
+        seconds, command, server = self._timed("load", "shipments", str(path), "--no-precalculate", "--workers", "1")
+        ended = self._number("select (pg_current_wal_insert_lsn() - '0/0')::bigint")
+        stored = "pg_total_relation_size('logistics.shipments') + pg_total_relation_size('logistics.shipment_items')"
+        ledger = "(select sum(pg_total_relation_size(oid)) from pg_class where relname in ('batches', 'marks'))"
+        refresh = self._timed("precalculate")[2] if self._refreshes else 0.0
+        return Measured(
+            records=records,
+            seconds=seconds,
+            command=command,
+            server=server,
+            refresh=refresh,
+            source_bytes=path.stat().st_size,
+            wal_bytes=ended - begun,
+            stored_bytes=self._number(f"select {stored}"),
+            ledger_bytes=self._number(f"select {ledger}"),
+        )
+
+    def start_seconds(self) -> float:
+        """Return the processor seconds of a command that has next to nothing to load."""
+        path = self._folder / "few.ndjson"
+        with self._source(BASE).open("rb") as file:
+            path.write_bytes(b"".join(next(file) for _ in range(100)))
+        return self._timed("load", "shipments", str(path), "--no-precalculate", "--workers", "1")[1]
+
+    def _timed(self, *words: str) -> tuple[float, float, float]:
+        before, server = resource.getrusage(resource.RUSAGE_CHILDREN), self._server_seconds()
+        began = time.monotonic()
+        environment = os.environ | {"ETL_DATABASE_URL": self._address}
+        command = [sys.executable, "-m", "etl", "--log-level", "warning", *words]
+        # Exit code 1: some records have a fault.
+        subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603 - our own program
+        seconds = time.monotonic() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        time.sleep(2)  # The server counts the time of a session when it has taken leave of its process.
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return seconds, used, self._server_seconds() - server
+
+    def _server_seconds(self) -> float:
+        """Return the processor seconds of the server, also of its processes that have ended."""
+        own = self._postmaster.cpu_times()
+        total = own.user + own.system + own.children_user + own.children_system
+        for child in self._postmaster.children():
+            times = child.cpu_times()
+            total += times.user + times.system
+        return total
+
+    def _number(self, query: str) -> int:
+        [number] = self._connection.execute(query.encode()).fetchone() or [0]
+        return int(number)
+
+    def _source(self, records: int) -> Path:
+        base, path = self._folder / f"shipments-{BASE}.ndjson", self._folder / f"shipments-{records}.ndjson"
+        if not base.exists():
+            words = ["generate", "shipments", "--records", str(BASE), "--format", "ndjson", "--output", str(base)]
+            subprocess.run([sys.executable, "-m", "etl", *words], check=True)  # noqa: S603 - our own program
+        if not path.exists():
+            content = base.read_bytes()
+            with path.open("wb") as file:
+                for copy in range(records // BASE):
+                    file.write(content.replace(b'"shipment_id":"SHP-', b'"shipment_id":"S%02d-' % copy))
+        return path
+
+
+def as_table(pairs: Sequence[tuple[Measured, Measured]]) -> Iterator[str]:
+    """Yield the lines of the table of predicted and measured runs."""
+    names = ("command, s", "server, s", "refresh, s", "WAL, MB", "tables, MB", "ledger, kB")
+    yield f"| records | | {' | '.join(names)} |"
+    yield f"| ---: | --- | {' | '.join('---:' for _ in names)} |"
+    for guess, run in pairs:
+        for name, each in (("predicted", guess), ("measured", run)):
+            figures = (each.command, each.server, each.refresh if run.refresh else None)
+            shown = ["-" if figure is None else f"{figure:,.1f}" for figure in figures]
+            sizes = (each.wal_bytes / _MEGABYTE, each.stored_bytes / _MEGABYTE, each.ledger_bytes / 1000)
+            yield f"| {each.records:,} | {name} | {' | '.join([*shown, *(f'{size:,.0f}' for size in sizes)])} |"
+
+
+def as_limits(plans: Sequence[Plan], constants: Constants) -> Iterator[str]:
+    """Yield the lines of the table of limits: hours of each step alone, and of the simulated load."""
+    names = list(limits(plans[0], constants))
+    headings = [f"{name}, h" for name in [*names, "simulated"]]
+    yield f"| sources | workers | servers x cores | {' | '.join(headings)} | limit |"
+    yield f"| ---: | ---: | ---: | {' | '.join('---:' for _ in names)} | ---: | --- |"
+    for plan in plans:
+        seconds, shares = simulate(plan, constants)
+        alone = limits(plan, constants)
+        cells = [f"{alone[name] / 3600:,.1f}" for name in names]
+        limit = max(shares, key=lambda name: shares[name])
+        yield (
+            f"| {plan.sources} | {plan.workers} | {plan.servers} x {plan.cores} | {' | '.join(cells)} |"
+            f" {seconds / 3600:,.1f} | {limit} |"
+        )
+
+
+PLANS = (
+    Plan(records=1e11),
+    Plan(records=1e11, sources=4, workers=32),
+    Plan(records=1e11, sources=16, workers=128, cores=64, disk_mb_per_second=2_000),
+    Plan(records=1e11, sources=64, workers=512, cores=64, servers=8, disk_mb_per_second=2_000),
+)
+
+
+def say(*lines: str) -> None:
+    """Print lines at once."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Simulate, or check the constants by runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="load into an embedded server in this folder")
+    parser.add_argument("--records", type=int, nargs="+", default=[1_000_000], help="sizes of the runs to predict")
+    parser.add_argument("--no-refresh", action="store_true", help="without the refresh of the aggregates")
+    asked = parser.parse_args()
+    if asked.check is None:
+        say(*as_limits(PLANS, Constants()))
+        return
+    asked.check.mkdir(parents=True, exist_ok=True)
+    server = Server(asked.check / "postgres")
+    with server.serving() as address:
+        subprocess.run(
+            [sys.executable, "-m", "etl", "db", "migrate"], check=True, env=os.environ | {"ETL_DATABASE_URL": address}
+        )
+        bench = Bench(asked.check, server, address, refreshes=not asked.no_refresh)
+        start, base = bench.start_seconds(), bench.load(BASE)
+        say(f"base: {base}", f"start: {start}", f"constants: {constants_of(base)}")
+        pairs = []
+        for records in asked.records:
+            pairs.append((predicted(base, start, records), bench.load(records)))
+            say(str(pairs[-1][1]))
+        say(*as_table(pairs))
+
+
+if __name__ == "__main__":
+    main()
