@@ -5,7 +5,8 @@ import click
 from etl.cli.groups import Command
 from etl.cli.options import Common, json_option, option, print_json, print_text
 from etl.database.connecting import connect
-from etl.exporting import exports, places
+from etl.errors import UsageError
+from etl.exporting import changes, exports, places
 
 
 @click.command(
@@ -24,6 +25,7 @@ from etl.exporting import exports, places
 )
 @option("--partition", type=click.Choice(["month"]), help="Write one file for each month of a table that has a time.")
 @option("--since-last", is_flag=True, help="Write only what changed since the last export to this place.")
+@option("--forget", is_flag=True, help="Note no more changes for this place, which is not used again; its files stay.")
 @json_option
 @click.pass_obj
 def command(
@@ -33,12 +35,20 @@ def command(
     format: exports.Format,
     partition: str | None,
     since_last: bool,
+    forget: bool,
     as_json: bool,
 ) -> None:
     """Write tables of one instant to files. Without a name: all facts and aggregates."""
     place = places.place_of(to)
     # Not `database()`, which reads the ledger: an analyst has no right to, and needs none.
     with common.server(creates=False) as database, connect(database, "etl:export", sees_all=False) as connection:
+        if forget:
+            if names or since_last:
+                raise UsageError("--forget takes neither tables nor --since-last")
+            was_known = changes.forget(connection, place.identity)
+            said = "are noted no more" if was_known else "were not noted"
+            print_text(f"changes for {place.name} {said}; its files stay")
+            return
         request = exports.ExportRequest(
             tables=names,
             format=format,

@@ -15,6 +15,7 @@ from etl.cli.options import Common, json_option, option, print_note, print_text
 from etl.cli.tables import Column, print_cells
 from etl.database.connecting import connect
 from etl.errors import UsageError, cannot_write
+from etl.exporting import places
 from etl.precalculation import catalogue
 from etl.standard_streams import binary_output
 
@@ -37,6 +38,7 @@ _ENDINGS: dict[str, report.Format] = {
 @option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - for standard output.")
 @option("--columns", metavar="NAME,...", help="Columns to show, in this order. Default: all.")
 @option("--limit", type=click.IntRange(1), help="Number of rows. Default: 20 in a table, 1,000 in html.")
+@option("--from", "place", metavar="DIR|URL", help="Read the page on all aggregates from an export, without a server.")
 @json_option
 @click.pass_obj
 def command(
@@ -46,6 +48,7 @@ def command(
     output: str,
     columns: str | None,
     limit: int | None,
+    place: str | None,
     as_json: bool,
 ) -> None:
     """Show an aggregate, newest rows first. Without a name: when each was refreshed, in html also charts."""
@@ -58,6 +61,15 @@ def command(
         raise UsageError(f"the ending of {output} names no format", hint="give --format csv, json, parquet or html")
     is_overview = chosen is None and chosen_format == "html"
     known = tuple(catalogue.choose([], common.config_dir)) if is_overview else ()
+    if place is not None:
+        if not is_overview or names or limit:
+            raise UsageError(
+                "--from gives the page on all aggregates only",
+                hint="etl report --from DIR --output page.html; for rows etl sql",
+            )
+        with _opened(output, chosen_format) as file:
+            report.write_page_of_export(places.place_of(place), known, file)
+        return
     request = report.ReportRequest(aggregate=chosen, columns=names, limit=limit, known=known)
     # Not `database()`, which reads the ledger: an analyst has no right to, and needs none.
     with common.server(creates=False) as database, connect(database, "etl:report", sees_all=False) as connection:

@@ -52,7 +52,7 @@ class Changes:
 
         Raises UsageError when the user may not: then the owner of the tables does it once.
         """
-        prefix = f"export:{hashlib.sha256(self._place.encode()).hexdigest()[:12]}:"
+        prefix = _prefix(self._place)
         self._watches = {
             subject.name: self._watch(f"{prefix}{subject.name}", subject)
             for subject in subjects
@@ -127,6 +127,28 @@ class Changes:
                 )
                 for unnoted in triggers.install(self._connection, [fact]):
                     installation.add_pending_all(self._connection, unnoted)
+
+
+def forget(connection: psycopg.Connection, place: str) -> bool:
+    """Let no more changes be noted for the export at a place; return whether there was one. Its files stay.
+
+    Raises UsageError when the user may not.
+    """
+    try:
+        with connection.transaction():
+            registered = connection.execute(_SQL["registered"], {"prefix": _prefix(place)}).fetchall()
+            connection.execute(_SQL["unregister"], {"consumers": sorted({row[0] for row in registered})})
+            forgotten = connection.execute(_SQL["forget_export"], {"place": place}).fetchone()
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise UsageError(
+            f"the user {connection.info.user} may not forget an export: {error.diag.message_primary}",
+            hint="run this command as the owner of the tables, who also runs etl db migrate",
+        ) from error
+    return bool(registered or forgotten)
+
+
+def _prefix(place: str) -> str:
+    return f"export:{hashlib.sha256(place.encode()).hexdigest()[:12]}:"
 
 
 def _is_same(before: Table, subject: Subject) -> bool:

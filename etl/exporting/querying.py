@@ -3,9 +3,9 @@
 Needs duckdb, of the extra `duckdb`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("duckdb")
 _TRIES = 3
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +45,31 @@ class Answer:
 
 
 def answer(place: Place, query: str) -> Answer:
-    """Answer a query from the last export at a place.
+    """Answer a query from the last export at a place; raises what `read` does."""
+    return read(place, lambda connection, export: _answer(connection, export, query))
 
-    Raises UsageError without an export, and for a query that DuckDB refuses; SourceError when a file is missing.
+
+def read(place: Place, work: Callable[[Any, Manifest], Result]) -> Result:
+    """Return the result of some work with a connection of DuckDB that has the tables of the last export at a place.
+
+    The work is done again when another export has replaced the files meanwhile. Raises UsageError without an export,
+    and for a query that DuckDB refuses; SourceError when a file is missing.
     """
     if find_spec("duckdb") is None or find_spec("pyarrow") is None:
-        raise UsageError("etl sql needs duckdb and pyarrow, which are not installed", hint="pip install duckdb pyarrow")
+        raise UsageError(
+            "to read an export duckdb and pyarrow are needed, which are not installed",
+            hint="pip install duckdb pyarrow",
+        )
     import duckdb  # noqa: PLC0415 - an extra, of 60 MB
 
     tries = _TRIES
     while True:
         export = _export_at(place)
         try:
-            return _answer(place, export, query)
+            with duckdb.connect() as connection:
+                connection.execute(_SQL["settings"].as_string(None))
+                _make_tables(connection, place, export)
+                return work(connection, export)
         except (duckdb.IOException, FileNotFoundError) as error:
             tries -= 1
             # Another export may have replaced the files since the manifest was read.
@@ -82,31 +96,27 @@ def _export_at(place: Place) -> Manifest:
     return export
 
 
-def _answer(place: Place, export: Manifest, query: str) -> Answer:
-    import duckdb  # noqa: PLC0415 - as above
-
-    with duckdb.connect() as connection:
-        connection.execute(_SQL["settings"].as_string(None))
-        _make_tables(connection, place, export)
-        statements = connection.extract_statements(query)
-        if len(statements) != 1:
-            raise UsageError(f"expected one statement, got {len(statements)}")
-        used = _tables_of(connection, query)
-        rows = connection.execute(statements[0])
-        columns = [column[0] for column in rows.description or ()]
-        try:
-            values = _values(rows)
-        except (OverflowError, ValueError):
-            raise UsageError("a time is not in the years 1 to 9999", hint="cast it: ...::varchar") from None
-        return Answer(
-            columns=columns, rows=values, export=export, tables=[each for each in export.tables if each.table in used]
-        )
+def _answer(connection: Any, export: Manifest, query: str) -> Answer:
+    statements = connection.extract_statements(query)
+    if len(statements) != 1:
+        raise UsageError(f"expected one statement, got {len(statements)}")
+    used = _tables_of(connection, query)
+    rows = connection.execute(statements[0])
+    columns = [column[0] for column in rows.description or ()]
+    tables = [each for each in export.tables if each.table in used]
+    return Answer(columns=columns, rows=values_of(rows), export=export, tables=tables)
 
 
-def _values(rows: Any) -> list[tuple[Any, ...]]:
-    """Return rows as values of Python; pyarrow needs no package for time zones."""
+def values_of(rows: Any) -> list[tuple[Any, ...]]:
+    """Return rows of DuckDB as values of Python; pyarrow needs no package for time zones.
+
+    Raises UsageError for a time that Python does not have.
+    """
     table = rows.to_arrow_table()
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    try:
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    except (OverflowError, ValueError):
+        raise UsageError("a time is not in the years 1 to 9999", hint="cast it: ...::varchar") from None
 
 
 def _tables_of(connection: Any, query: str) -> set[str]:

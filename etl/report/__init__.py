@@ -3,13 +3,16 @@
 A report without the name of an aggregate shows how fresh all aggregates are; in HTML also the figures of the network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import psycopg
 
 from etl.errors import UsageError
+from etl.exporting import querying
+from etl.exporting.manifest import Manifest
+from etl.exporting.places import Place
 from etl.precalculation import reading
 from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.reading import Subject
@@ -142,13 +145,28 @@ def _title(connection: psycopg.Connection, request: ReportRequest) -> str:
 
 
 def _overview(connection: psycopg.Connection, request: ReportRequest, database: str) -> str:
-    from etl.report import overview, page  # noqa: PLC0415 - only a page needs them and the templates
+    from etl.report import overview, page, readers  # noqa: PLC0415 - only a page needs them and the templates
 
     if request.columns or request.limit:
         raise UsageError("the page on all aggregates has neither --columns nor --limit", hint="name an aggregate")
-    freshness = reading.of_freshness(connection, _COLUMNS_OF_THE_OVERVIEW)
-    read_at = reading.read_at(connection)
-    return page.overview(database, read_at, overview.read(connection, freshness, request.known, read_at))
+    reader = readers.Snapshot(connection)
+    content = overview.read(reader, _COLUMNS_OF_THE_OVERVIEW, request.known)
+    return page.overview(database, reader.read_at(), content)
+
+
+def write_page_of_export(place: Place, known: Sequence[Aggregate], output: BinaryIO) -> None:
+    """Write the page on all aggregates from the last export at a place, without a server.
+
+    Raises UsageError when there is no export, or it lacks a table or its types; SourceError when a file is missing.
+    """
+    from etl.report import overview, page, readers  # noqa: PLC0415 - only a page needs them and the templates
+
+    def drawn(connection: Any, export: Manifest) -> str:
+        readers.require_tables(export, overview.AGGREGATES, place.name)
+        content = overview.read(readers.Exported(connection, export), _COLUMNS_OF_THE_OVERVIEW, known)
+        return page.overview(f"{export.database}, export {export.export}", export.read_at, content)
+
+    output.write(querying.read(place, drawn).encode())
 
 
 def _page_of(connection: psycopg.Connection, request: ReportRequest, aggregate: Aggregate, database: str) -> str:

@@ -7,13 +7,13 @@ import datetime as dt
 from collections.abc import Collection
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.report import state
+from etl.report import readers, state
 from etl.report.parts import Row
 from etl.report.periods import Periods, month_of
+from etl.report.readers import Reader
 
 MOST = 12
 """The most carriers, lanes, codes, warehouses or vehicles that a part of the page shows."""
@@ -24,18 +24,23 @@ _SQL = queries.load("report")
 class Answers:
     """Reads rows in one snapshot. `missing` are the aggregates that were never computed."""
 
-    def __init__(self, connection: psycopg.Connection, periods: Periods, missing: Collection[str] = ()) -> None:
-        self._connection = connection
+    def __init__(self, reader: Reader, periods: Periods, missing: Collection[str] = ()) -> None:
+        self._reader = reader
         self.periods = periods
         self.missing = missing
 
     def rows(self, statement: sql.SQL, **values: Any) -> list[Row]:
         """Return the rows of a statement, whose parameters are the days of the periods and `values`."""
-        return list(queries.rows(self._connection, statement, {**self.periods.values, "most": MOST, **values}))
+        return list(self._reader.rows(statement, {**self.periods.values, "most": MOST, **values}))
 
     def one(self, statement: sql.SQL) -> dict[str, Any]:
         """Return the only row of a statement."""
-        return queries.one(self._connection, statement, {**self.periods.values, "most": MOST})
+        return readers.one(self._reader, statement, {**self.periods.values, "most": MOST})
+
+    @property
+    def has_facts(self) -> bool:
+        """Whether statements may read the tables of facts."""
+        return self._reader.has_facts
 
     @property
     def period(self) -> str:
@@ -64,9 +69,9 @@ class Answers:
         return state.instant(value)
 
 
-def read_periods(connection: psycopg.Connection) -> Periods | None:
+def read_periods(reader: Reader) -> Periods | None:
     """Return the periods of the page by its data; None before the first load."""
-    row = queries.one(connection, _SQL["period"])
+    row = readers.one(reader, _SQL["period"])
     if row["last_day"] is None:
         return None
     return Periods(
@@ -77,6 +82,6 @@ def read_periods(connection: psycopg.Connection) -> Periods | None:
     )
 
 
-def read_loads(connection: psycopg.Connection) -> dict[str, Any]:
+def read_loads(reader: Reader) -> dict[str, Any]:
     """Return the end of the newest load, and the newest event."""
-    return queries.one(connection, _SQL["newest_loads"])
+    return readers.one(reader, _SQL["newest_loads"])

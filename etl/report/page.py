@@ -102,9 +102,8 @@ def listing(subject: Subject, rows: Sequence[Sequence[Any]]) -> Listing:
     return Listing(caption=f"Rows of {subject.name}", names=[name for name, _ in subject.columns], rows=rows)
 
 
-def freshness_of(subject: Subject, rows: Sequence[Row]) -> Listing:
+def freshness_of(names: Sequence[str], rows: Sequence[Row]) -> Listing:
     """Return how fresh the aggregates are as a table of a page."""
-    names = [name for name, _ in subject.columns]
     return Listing(caption="Freshness", names=names, rows=[[row[name] for name in names] for row in rows])
 
 

@@ -107,7 +107,8 @@ def _by_high(row: tuple[str, Any, Any]) -> Any:
 
 def _lanes(answers: Answers) -> Section:
     first, last = answers.one(_SQL["lane_months"])["first_month"], answers.periods.mature_month
-    # A fact is read only where so few shipments are on a lane that no month has percentiles.
+    # A fact is read only where so few shipments are on a lane that no month has percentiles. An export may have none.
+    first = first if answers.has_facts else last
     lanes = answers.rows(_SQL["lanes_of_a_month"]) if first == last else answers.rows(_SQL["lanes"], first_month=first)
     first = max(first, month_of(answers.periods.begin))
     span = f"Shipments created in {first:%Y-%m}" + (f" to {last:%Y-%m}" if first < last else "")

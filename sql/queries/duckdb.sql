@@ -63,3 +63,11 @@ use exported;
 -- name: syntax_tree
 -- Return the syntax tree of a query as JSON.
 select json_serialize_sql($1);
+
+-- name: make_now
+-- Let now() be the instant of the export.
+create temp macro now() as {read_at}::timestamptz;
+
+-- name: make_to_char
+-- Return a time to the minute: the one format in which reports use the function of PostgreSQL.
+create temp macro to_char(value, format) as strftime(value, '%Y-%m-%d %H:%M');

@@ -197,3 +197,7 @@ select export from etl.exports where place = %(place)s;
 insert into etl.exports (place, export, taken_at)
 values (%(place)s, %(export)s, transaction_timestamp())
 on conflict (place) do update set export = excluded.export, taken_at = excluded.taken_at;
+
+-- name: forget_export
+-- Forget the last export at a place.
+delete from etl.exports where place = %(place)s returning export;

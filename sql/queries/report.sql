@@ -150,11 +150,11 @@ from analytics.data_quality;
 -- Return the share of kept promises of each week of the promise, of all carriers.
 select
     '' as name,
-    date_trunc('week', day)::date as at,
+    date_trunc('week', day)::date as "at",
     sum(count_on_time) / nullif(sum(count_due - count_untimed), 0) as value
 from analytics.promised_days
 where day between %(monday)s and %(last)s
-group by at;
+group by "at";
 
 -- name: promises_by_week_and_carrier
 -- Return the share of kept promises of each week of the promise, of each of the carriers with most promises.
@@ -168,13 +168,13 @@ with largest as (
 )
 select
     carrier as name,
-    date_trunc('week', day)::date as at,
+    date_trunc('week', day)::date as "at",
     sum(promised_days.count_on_time) / nullif(sum(promised_days.count_due - promised_days.count_untimed), 0) as value,
     largest.count_all
 from analytics.promised_days
 join largest using (carrier)
 where day between %(monday)s and %(last)s
-group by carrier, at, largest.count_due, largest.count_all
+group by carrier, "at", largest.count_due, largest.count_all
 order by largest.count_due desc, carrier;
 
 -- name: promises_by_carrier
@@ -199,7 +199,7 @@ limit %(most)s;
 
 -- name: volume_by_day
 -- Count the created shipments of each day of thirteen weeks.
-select '' as name, day as at, sum(count_shipments)::bigint as value
+select '' as name, day as "at", sum(count_shipments)::bigint as value
 from analytics.daily_shipments
 where day between %(monday)s and %(last)s
 group by day;
@@ -244,7 +244,7 @@ select
     carrier,
     late_hours,
     to_char(promised_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') as promised,
-    format('%%s (%%s) → %%s (%%s)', origin_city, origin_country, destination_city, destination_country) as lane,
+    concat(origin_city, ' (', origin_country, ') → ', destination_city, ' (', destination_country, ')') as lane,
     status,
     count(*) over () as count_all
 from analytics.late_shipments
@@ -273,7 +273,7 @@ from transits;
 -- name: lanes_of_a_month
 -- Return the lanes with most late deliveries in one month, whose percentiles the aggregate has.
 select
-    format('%%s (%%s) → %%s (%%s)', origin_city, origin_country, destination_city, destination_country) as lane,
+    concat(origin_city, ' (', origin_country, ') → ', destination_city, ' (', destination_country, ')') as lane,
     count_transits,
     p50_transit_hours as p50_hours,
     p90_transit_hours as p90_hours,
@@ -317,7 +317,7 @@ transits as (
         and delivered_at >= picked_up_at
 )
 select
-    format('%%s (%%s) → %%s (%%s)', origin_city, origin_country, destination_city, destination_country) as lane,
+    concat(origin_city, ' (', origin_country, ') → ', destination_city, ' (', destination_country, ')') as lane,
     count(*) as count_transits,
     percentile_cont(0.5) within group (order by hours) as p50_hours,
     percentile_cont(0.9) within group (order by hours) as p90_hours,
@@ -355,13 +355,13 @@ with frequent as (
 )
 select
     exception_code as name,
-    date_trunc('week', day)::date as at,
+    date_trunc('week', day)::date as "at",
     sum(daily_exceptions.count_exceptions)::bigint as value,
     frequent.count_all
 from analytics.daily_exceptions
 join frequent using (exception_code)
 where day between %(monday)s and %(last)s
-group by exception_code, at, frequent.count_exceptions, frequent.count_all
+group by exception_code, "at", frequent.count_exceptions, frequent.count_all
 order by frequent.count_exceptions desc, exception_code;
 
 -- name: exceptions_by_code
@@ -412,7 +412,7 @@ limit %(most)s;
 -- Return the cost per kg of each of thirteen months.
 select
     '' as name,
-    month as at,
+    month as "at",
     sum(sum_costed_freight_cost) / nullif(sum(sum_costed_weight_kg), 0) as value
 from analytics.carrier_performance
 where month between %(month)s::date - interval '12 months' and %(newest_month)s
@@ -431,7 +431,7 @@ with heaviest as (
 )
 select
     service_level as name,
-    month as at,
+    month as "at",
     sum(sum_costed_freight_cost) / nullif(sum(sum_costed_weight_kg), 0) as value,
     heaviest.count_all
 from analytics.carrier_performance
@@ -460,7 +460,7 @@ limit %(most)s;
 
 -- name: departures_by_day
 -- Count the shipments that left a warehouse on each day of the period.
-select '' as name, local_day as at, sum(count_departed)::bigint as value
+select '' as name, local_day as "at", sum(count_departed)::bigint as value
 from analytics.warehouse_departures
 where local_day between %(first)s and %(last)s
 group by local_day;
@@ -478,7 +478,7 @@ with busiest as (
 )
 select
     warehouse as name,
-    local_day as at,
+    local_day as "at",
     sum(warehouse_departures.count_departed)::bigint as value,
     busiest.count_all
 from analytics.warehouse_departures
@@ -512,21 +512,21 @@ limit %(most)s;
 -- Return the fuel per 100 km of all vehicles in each week.
 select
     '' as name,
-    date_trunc('week', source_day)::date as at,
+    date_trunc('week', source_day)::date as "at",
     100 * sum(sum_metered_fuel_l) / nullif(sum(sum_metered_distance_km), 0) as value
 from analytics.vehicle_days
 where source_day between %(monday)s and %(last)s
-group by at;
+group by "at";
 
 -- name: load_by_week
 -- Return the load by distance of all vehicles in each week.
 select
     '' as name,
-    date_trunc('week', source_day)::date as at,
+    date_trunc('week', source_day)::date as "at",
     sum(sum_tonne_km) / nullif(sum(sum_capacity_tonne_km), 0) as value
 from analytics.vehicle_days
 where source_day between %(monday)s and %(last)s
-group by at;
+group by "at";
 
 -- name: vehicles
 -- Return the vehicles with most kilometres in the period.

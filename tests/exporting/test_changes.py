@@ -138,6 +138,19 @@ def test_an_export_that_ends_before_its_commit_leaves_its_changes_pending(shippe
     exported(shipped)
 
 
+def test_a_place_that_is_forgotten_keeps_nothing_pending(shipped: Site) -> None:
+    """After --forget no change is noted for the place; its files stay, and the next --since-last writes all of it."""
+    first = exported(shipped)
+    done = shipped.run("export", "--to", "out", "--forget")
+    assert (done.returncode, "are noted no more" in done.stdout) == (0, True)
+    assert shipped.ask("select 1 from etl.aggregates where is_export union all select 1 from etl.exports") == []
+    assert (shipped.folder / "out" / first["logistics.shipments"]["2026-01"]).exists()
+    assert "were not noted" in shipped.run("export", "--to", "out", "--forget").stdout
+    assert shipped.run("export", "vehicles", "--to", "out", "--forget").returncode == 2
+    shipped.ask("update logistics.shipments set weight_kg = 9 where shipment_id = 'S40'")
+    assert changed(first, exported(shipped)) >= {("logistics.shipments", "2026-02")}
+
+
 def test_an_analyst_may_not_have_changes_noted(shipped: Site) -> None:
     """A role that only reads exports everything, and hears who must make the first export of what changed."""
     shipped.ask("do $$ begin create role reader login in role etl_analyst; exception when duplicate_object then end $$")

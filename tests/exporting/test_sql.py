@@ -16,6 +16,7 @@ from scripts.update_answers import GUIDE
 from tests.docs.test_guide_questions import A_YEAR_LATER
 from tests.support import hostile_table
 from tests.support.hostile_facts import HostileFacts
+from tests.support.reports import Page
 from tests.support.site import Site
 
 QUERIES = re.findall(
@@ -51,6 +52,35 @@ def test_all_questions_of_the_guide_have_the_same_answers(site: Site) -> None:
             assert exact(answer.rows) == exact(connection.execute(query.encode()).fetchall()), query
             assert {table.table.split(".")[0] for table in answer.tables} <= {"analytics", "logistics"}
             assert answer.tables, query
+    same_page(site)
+    assert site.run("export", "--to", "exports", "--format", "duckdb").returncode == 0
+    same_page(site)
+
+
+def alike(value: Any) -> Any:
+    """Return a part of a page with 12 digits of its numbers: a quotient of DuckDB has no more than 15."""
+    if isinstance(value, dict):
+        return {name: alike(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [alike(each) for each in value]
+    try:
+        return f"{float(value.replace(',', '') if isinstance(value, str) else value):.12g}"
+    except (TypeError, ValueError):
+        return value
+
+
+def same_page(site: Site) -> None:
+    """Assert that the page of a report from the export is that from the database, but for its title."""
+    server, exported = (
+        Page(site.run("report", *where, "--format", "html").stdout) for where in ((), ("--from", "exports"))
+    )
+    assert exported.headings == server.headings
+    assert set(exported.tables) == set(server.tables)
+    for caption, lines in server.tables.items():
+        assert alike(exported.tables[caption]) == alike(lines), caption
+    assert alike(exported.charts) == alike(server.charts)
+    assert len(server.charts) >= 5
+    assert "Every aggregate equals its facts." in exported.text
 
 
 @pytest.mark.parametrize("format", ["parquet", "arrow", "duckdb"])
@@ -85,8 +115,12 @@ def test_wrong_queries_and_places_are_errors(site: Site) -> None:
     assert "expected one statement, got 2" in site.run("sql", "select 1; select 2").stderr
     done = site.run("sql", "select name::integer from logistics.hostile")
     assert (done.returncode, "ConversionException" in done.stderr, "quoted" in done.stderr) == (2, True, False)
+    assert "lacks analytics.freshness, analytics." in site.run("report", "--from", "exports", "--format", "html").stderr
+    done = site.run("report", "daily_shipments", "--from", "exports")
+    assert (done.returncode, "--from gives the page on all aggregates only" in done.stderr) == (2, True)
     [table] = json.loads((site.folder / "exports" / "manifest.json").read_text())["tables"]
     (site.folder / "exports" / table["files"][0]["path"]).unlink()
     assert site.run("sql", "select count(*) from logistics.hostile").returncode == 3
     assert site.run("export", "hostile", "--to", "exports", "--format", "csv").returncode == 0
+    assert "has no types" in site.run("report", "--from", "exports", "--output", "page.html").stderr
     assert "has no types" in site.run("sql", "select count(*) from logistics.hostile").stderr

@@ -15,6 +15,7 @@ from etl.precalculation.catalogue import choose
 from etl.precalculation.refresh import refresh
 from etl.report import answers, display, parts
 from etl.report.periods import Periods
+from etl.report.readers import Snapshot
 from tests.support.commands import RunEtl
 from tests.support.facts import add
 from tests.support.faults import Connection
@@ -291,7 +292,7 @@ def test_a_day_that_is_not_over_is_left_out(connection: Connection) -> None:
     ship(connection, ("S1", "A", "2026-03-01", "1"), ("S2", "A", "2026-03-02 05:59", "1"))
     for time, last in (("05:59", 1), ("23:30", 2), ("00:00", 2)):
         connection.execute("update etl.refreshes set newest_event_at = %s", [f"2026-03-02 {time}+00"])
-        assert answers.read_periods(connection) == Periods(begin=date(2026, 3, 1), last=date(2026, 3, last))
+        assert answers.read_periods(Snapshot(connection)) == Periods(begin=date(2026, 3, 1), last=date(2026, 3, last))
     # So many shipments of the first day are a begin, or have a wrong date.
     for day, others, begin in (
         ("2026-02-01", 98, date(2026, 2, 1)),
@@ -304,7 +305,7 @@ def test_a_day_that_is_not_over_is_left_out(connection: Connection) -> None:
         connection.execute(
             "update analytics.daily_shipments set count_shipments = %s where day = '2026-03-02'", [others]
         )
-        found = answers.read_periods(connection)
+        found = answers.read_periods(Snapshot(connection))
         assert found is not None
         assert (found.begin, found.count_earlier) == (begin, int(f"{begin}" != day))
 
