@@ -1,6 +1,8 @@
 -- A small file that a group loads is one row of the ledger: its batch and its marks are columns of its run. The names
 -- etl.batches and etl.marks stay those of all batches and marks, and are views now. No row is rewritten.
 
+-- With the triggers that call it; etl db migrate makes those of the table under its new name.
+drop function if exists etl.note_etl_batches() cascade;
 alter table etl.batches rename to separate_batches;
 alter table etl.marks rename to separate_marks;
 

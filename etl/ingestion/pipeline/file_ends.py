@@ -38,7 +38,8 @@ class FileEnds:
         self._pending = 0
         self._loaded = Counter[str]()
         self._effects = EffectsSum()
-        # Thousands of summaries share them.
+        # Thousands of summaries share these: to read a name from a connection string takes as long as to read a file.
+        self._database = load.database.name
         self._rows: dict[tuple[int, ...], dict[str, int]] = {}
         self._no_rows = tuple(0 for _ in target.dataset.tables)
 
@@ -51,12 +52,12 @@ class FileEnds:
             bytes_read=self._known.bytes_read + (0 if file.trusted else file.size or file.bytes_read),
         )
         self._pending += run.pending
-        load, count = self._load, run.records
+        count = run.records
         return Summary(
             run=run.run,
             dataset=self._target.dataset.name,
             source=file.source.name,
-            database=load.database.name,
+            database=self._database,
             status="already_loaded",
             exit_code=ExitCode.FINDINGS if run.pending else ExitCode.SUCCESS,
             records=Balance(read=count, loaded=0, rejected=0, failed=0, skipped=count, withheld=0, pending=run.pending),
@@ -64,7 +65,7 @@ class FileEnds:
             batches=_NO_BATCH,
             bytes_read=file.bytes_read,
             seconds=0.0,
-            failed_store=printable_path(load.settings.failed_dir) if run.pending else None,
+            failed_store=printable_path(self._load.settings.failed_dir) if run.pending else None,
         )
 
     def loaded(self, run: str, source: WholeSource, entry: Entry, seconds: float) -> Summary:
@@ -76,7 +77,7 @@ class FileEnds:
             run=run,
             dataset=self._target.dataset.name,
             source=source.name,
-            database=self._load.database.name,
+            database=self._database,
             status="loaded",
             exit_code=ExitCode.SUCCESS,
             records=Balance(read=count, loaded=count, rejected=0, failed=0, skipped=0, withheld=0, pending=0),
