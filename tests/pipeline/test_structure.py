@@ -23,7 +23,7 @@ MAX_MODULES = {
     "etl/datasets": 6,
     "etl/ingestion": 3,
     "etl/ingestion/destination": 5,
-    "etl/ingestion/failed_store": 1,
+    "etl/ingestion/failed_store": 2,
     "etl/ingestion/framing": 9,
     "etl/ingestion/ledger": 5,
     "etl/ingestion/pipeline": 12,

@@ -1,1 +1,1 @@
-"""The failed store: the original records that were refused, on disk."""
+"""The failed store: the original records that were refused, in a folder or in an object store."""
