@@ -86,7 +86,7 @@ def paths(config_dir: Path) -> dict[str, str]:
 def empty(connection: Connection) -> None:
     """Empty the tables, let the ledger forget every run, and write out what waits to be written."""
     tables = [name for names in TABLES.values() for name in names]
-    tables += ["etl.runs", "etl.attempts", "etl.separate_batches", "etl.failures"]
+    tables += ["etl.runs", "etl.attempts", "etl.group_attempts", "etl.separate_batches", "etl.failures"]
     names = sql.SQL(", ").join(sql.Identifier(*name.split(".")) for name in tables)
     connection.execute(sql.SQL("truncate {} cascade").format(names))
     for name in (DLT_SCHEMA, f"{DLT_SCHEMA}_staging"):
