@@ -16,7 +16,7 @@ from etl.database import connecting, inventory, migrations, sessions, tables
 from etl.database.connecting import Database
 from etl.database.inventory import Made
 from etl.database.sqlstates import code_of, condition
-from etl.datasets import Dataset, Table, histories
+from etl.datasets import Dataset, histories
 from etl.errors import DefinitionError, EtlError, UnreachableError, UsageError, combined
 from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import losses
@@ -162,7 +162,7 @@ def divide(target: Database, dataset: Dataset, *, gives_up: bool) -> list[Divide
     from etl.database import partitions  # noqa: PLC0415 - few commands need it
     from etl.database.division import Division  # noqa: PLC0415 - few commands need it
 
-    wanted = _partitioned(dataset)
+    wanted = partitions.partitioned_tables(dataset)
     divided = []
     with connecting.connect(target, "etl:partition") as connection:
         for table in wanted:
@@ -178,65 +178,6 @@ def divide(target: Database, dataset: Dataset, *, gives_up: bool) -> list[Divide
         if not gives_up:
             tables.create_tables(connection, dataset)
     return divided
-
-
-def _partitioned(dataset: Dataset) -> list[Table]:
-    """Return the tables of a dataset that have partitions. Raises UsageError if none has."""
-    from etl.datasets.partitions import partitioned  # noqa: PLC0415 - few commands need it
-
-    wanted = list(partitioned(dataset))
-    if not wanted:
-        raise UsageError(f"no table of {dataset.name} has partition_by", hint=f"see {dataset.path}")
-    return wanted
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemovedPartition:
-    """A partition that was removed, or would be, with its rows."""
-
-    fact: str
-    name: str
-    first_day: str
-    until_day: str
-    rows: int
-
-
-def remove_old_partitions(
-    target: Database, dataset: Dataset, keep: str, config_dir: Path, *, is_dry_run: bool
-) -> list[RemovedPartition]:
-    """Remove the partitions of a dataset that end before an age, an SQL interval, and refresh the aggregates.
-
-    Raises UsageError if no table of the dataset has partitions, or the user does not own them.
-    """
-    from etl.database import partitions  # noqa: PLC0415 - few commands need it
-    from etl.precalculation import refresh  # noqa: PLC0415 - few commands need it
-
-    wanted = _partitioned(dataset)
-    with connecting.connect(target, "etl:retention") as connection:
-        for table in wanted:
-            partitions.require_divided(connection, dataset, table)
-        removed = []
-        try:
-            for each in partitions.older(connection, dataset, keep):
-                rows = partitions.rows_of(connection, each)
-                if not is_dry_run:
-                    partitions.remove(connection, each)
-                removed.append(
-                    RemovedPartition(
-                        fact=each.fact, name=each.name, first_day=each.first_day, until_day=each.until_day, rows=rows
-                    )
-                )
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise UsageError(
-                f"the user {connection.info.user} may not remove partitions of {dataset.name}",
-                hint="run the command as the owner of the tables",
-            ) from error
-        if not is_dry_run:
-            names = [table.name for table in dataset.tables]
-            aggregates = catalogue.aggregates_reading(names, config_dir)
-            for _ in refresh.refresh_all(connection, aggregates, run=None):
-                pass
-        return removed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from etl.cli.groups import Command
 from etl.cli.options import Common, json_option, option, print_json, print_note, print_text
 from etl.cli.tables import Column, print_table
 from etl.errors import ExitCode, UsageError
-from etl.provisioning import remove_old_partitions
+from etl.exporting.exports import Format
+from etl.retention import Kept, remove_old_partitions
 
 _UNITS = {"d": "days", "m": "months", "y": "years"}
 
@@ -18,13 +19,24 @@ _UNITS = {"d": "days", "m": "months", "y": "years"}
 @click.command("retention", cls=Command, epilog="Example: etl retention shipments --keep 36m --dry-run")
 @click.argument("name", shell_complete=completion.datasets)
 @option("--keep", required=True, metavar="AGE", help="What is younger stays: a number with d, m or y, such as 36m.")
+@option("--export", "to", metavar="DIR|URL", help="Export the rows first: a folder, or its URL: s3://, gs:// or az://.")
+@option(
+    "--format",
+    type=click.Choice(["parquet", "csv", "arrow"]),
+    default="parquet",
+    show_default=True,
+    help="Format of the exported files.",
+)
 @option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @json_option
 @click.pass_obj
-def command(common: Common, name: str, keep: str, *, dry_run: bool, as_json: bool) -> int:
+def command(
+    common: Common, name: str, keep: str, *, to: str | None, format: Format, dry_run: bool, as_json: bool
+) -> int:
     """Remove the partitions of a dataset that are older, and refresh the aggregates.
 
-    Each partition is emptied, detached and dropped by itself. After an interruption run the same command again.
+    Each partition is exported (with --export, to a folder of its name), emptied, detached and dropped by itself. After
+    an interruption run the same command again.
     """
     match = re.fullmatch(r"([1-9][0-9]{0,4})([dmy])", keep)
     if match is None:
@@ -32,7 +44,8 @@ def command(common: Common, name: str, keep: str, *, dry_run: bool, as_json: boo
     dataset = datasets.find(name, common.config_dir)
     age = f"{match[1]} {_UNITS[match[2]]}"
     with common.looking() if dry_run else common.database() as database:
-        removed = remove_old_partitions(database, dataset, age, common.config_dir, is_dry_run=dry_run)
+        kept = Kept(to=to, format=format) if to else None
+        removed = remove_old_partitions(database, dataset, age, common.config_dir, kept=kept, is_dry_run=dry_run)
     if as_json:
         print_json(vars(each) | {"dry_run": dry_run} for each in removed)
     elif not removed:

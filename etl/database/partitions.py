@@ -6,13 +6,14 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import Dataset, Table
-from etl.datasets.partitions import partitioned
+from etl.datasets import Dataset, Table, hash_partitions
+from etl.datasets.partitions import hashed, partitioned
 from etl.errors import InternalError, UsageError
 from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("partitions")
 _TABLES = queries.load("tables")
+_INSTALLATION = queries.load("installation")
 _AHEAD = {"month": "3 months", "day": "14 days"}
 """The time for which partitions are made before a row needs them."""
 
@@ -22,7 +23,10 @@ MOMENTS = (sql.Literal("1900-01-01"), sql.Literal("2200-01-01"))
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """A partition that is older than is kept; `state` is attached, detaching, detached or gone."""
+    """A partition that is older than is kept; `state` is attached, detaching, detached or gone.
+
+    `is_removed`: its removal has begun, and its rows are deleted. `exported_to` is the place of their export.
+    """
 
     fact: str
     column: str
@@ -31,6 +35,8 @@ class Partition:
     name: str
     state: str
     bytes: int
+    is_removed: bool
+    exported_to: str | None
 
     @property
     def table(self) -> sql.Identifier:
@@ -43,17 +49,46 @@ class Partition:
         return sql.Identifier(self.fact.split(".")[0], self.name)
 
 
+def partitioned_tables(dataset: Dataset) -> list[Table]:
+    """Return the tables of a dataset that have partitions. Raises UsageError if none has."""
+    tables = list(partitioned(dataset))
+    if not tables:
+        raise UsageError(f"no table of {dataset.name} has partition_by", hint=f"see {dataset.path}")
+    return tables
+
+
 def install(connection: psycopg.Connection, dataset: Dataset) -> None:
     """List the partitioned tables of a dataset, and make their partitions of the next time.
 
     Raises UsageError for a table that is there and is not partitioned in this way.
     """
+    for table in hashed(dataset):
+        _make_hash_partitions(connection, dataset, table)
     for table in partitioned(dataset):
         require_divided(connection, dataset, table)
         connection.execute(queries.load("precalculation")["note_lost_partitions"])
         list_fact(connection, table)
         values = {"fact": table.name, "every": table.partition_every, "ahead": _AHEAD[table.partition_every]}
         connection.execute(_SQL["make_ahead"], values)
+        if connection.execute(_SQL["may_notice_at_once"]).fetchone() == (True,):
+            connection.execute(_SQL["notice_at_once"])
+
+
+def _make_hash_partitions(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
+    """Make the partitions of a table that is divided by the hash of the key, and of one whose partition was dropped."""
+    row = connection.execute(_SQL["kind"], {"table": table.quoted}).fetchone()
+    moduli = [modulus for (modulus,) in connection.execute(_SQL["moduli"], {"table": table.quoted})]
+    if row is None or row[0] != "p" or row[1] != list(dataset.key) or set(moduli) - {table.partition_hash}:
+        raise UsageError(
+            f"the table {table.name} is not divided into {table.partition_hash} partitions by the hash of"
+            f" {', '.join(dataset.key)}, and it cannot be changed to that",
+            hint=f"load into a table of another name, or change partition_hash in {dataset.path}",
+        )
+    for statement in hash_partitions(table):
+        connection.execute(statement)
+    connection.execute(_INSTALLATION["watch_partitions"], {"fact": table.name})
+    if 0 < len(moduli) < (table.partition_hash or 0):  # Its rows are gone, and no trigger has noted it.
+        connection.execute(_INSTALLATION["add_pending_all"], {"fact": table.name})
 
 
 def require_divided(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
@@ -114,7 +149,7 @@ def can_be_made(table: Table) -> sql.Composed:
 def older(connection: psycopg.Connection, dataset: Dataset, keep: str) -> list[Partition]:
     """Return the partitions of a dataset that end before an age, an SQL interval; the oldest first."""
     facts = [table.name for table in partitioned(dataset)]
-    names = ("fact", "column", "first_day", "until_day", "name", "state", "bytes")
+    names = ("fact", "column", "first_day", "until_day", "name", "state", "bytes", "is_removed", "exported_to")
     found = connection.execute(_SQL["older"], {"facts": facts, "keep": keep}).fetchall()
     return [Partition(**dict(zip(names, row, strict=True))) for row in found]
 
@@ -127,19 +162,51 @@ def rows_of(connection: psycopg.Connection, partition: Partition) -> int:
     return int(count)
 
 
-def remove(connection: psycopg.Connection, partition: Partition) -> None:
-    """Empty a partition, detach it and drop it; a removal that was cut off is continued where it ended.
+def digest_of(connection: psycopg.Connection, partition: Partition) -> str:
+    """Return a text that differs when the rows of a partition differ; their order does not count."""
+    [(digest,)] = connection.execute(_SQL["digest"].format(partition=partition.identifier)).fetchall()
+    return str(digest)
 
-    `connection` is in autocommit mode.
+
+def noted_place(connection: psycopg.Connection, partition: Partition) -> str | None:
+    """Return the place that an export of a partition has begun to write to."""
+    row = connection.execute(_SQL["noted_place"], {"fact": partition.fact, "name": partition.name}).fetchone()
+    return row[0] if row else None
+
+
+def note_place(connection: psycopg.Connection, partition: Partition, place: str) -> None:
+    """Note the place of an export of a partition before it is written."""
+    connection.execute(_SQL["note_place"], {"fact": partition.fact, "name": partition.name, "place": place})
+
+
+def empty(connection: psycopg.Connection, partition: Partition, digest: str | None) -> bool:
+    """Delete the rows of a partition and note that it is removed; triggers note which buckets change.
+
+    Return False, and change nothing, when its rows are no longer those of a digest.
     """
+    limits = {"first": sql.Literal(partition.first_day), "until": sql.Literal(partition.until_day)}
+    with connection.transaction():
+        if digest is not None:
+            connection.execute(_TABLES["hold_writers"].format(table=partition.identifier))
+            if digest_of(connection, partition) != digest:
+                return False
+        connection.execute(_SQL["begin_removal"], {"fact": partition.fact, "name": partition.name})
+        column = sql.Identifier(partition.column)
+        connection.execute(_SQL["empty"].format(table=partition.table, column=column, **limits))
+    return True
+
+
+def detach(connection: psycopg.Connection, partition: Partition) -> None:
+    """Detach a partition, or finish a detaching that was cut off. `connection` is in autocommit mode."""
     names = {"table": partition.table, "partition": partition.identifier}
-    connection.execute(_SQL["begin_removal"], {"fact": partition.fact, "name": partition.name})
     if partition.state == "attached":
-        limits = {"first": sql.Literal(partition.first_day), "until": sql.Literal(partition.until_day)}
-        connection.execute(_SQL["empty"].format(column=sql.Identifier(partition.column), **limits, **names))
         connection.execute(_SQL["detach"].format(**names))
     elif partition.state == "detaching":
         connection.execute(_SQL["finish_detaching"].format(**names))
+
+
+def drop(connection: psycopg.Connection, partition: Partition) -> None:
+    """Drop a detached partition, and forget it."""
     with connection.transaction():
         connection.execute(_TABLES["drop"].format(table=partition.identifier))
         connection.execute(_SQL["forget"], {"fact": partition.fact, "name": partition.name})

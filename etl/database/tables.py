@@ -265,7 +265,7 @@ def create_tables(connection: psycopg.Connection, dataset: Dataset) -> None:
                 _add_columns(connection, dataset, table)
             for statement in creation(dataset):
                 connection.execute(statement)
-            if any(table.partition_by for table in dataset.tables):
+            if any(table.partition_by or table.partition_hash for table in dataset.tables):
                 from etl.database import partitions  # noqa: PLC0415 - most tables are not partitioned
 
                 partitions.install(connection, dataset)

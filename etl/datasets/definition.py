@@ -94,7 +94,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `history`: the versions of its rows that end are kept in another table. `has_digest`: a load sends the digest of
     each record; the table in the database decides it, and no definition. `deletes`: its rows are the keys that records
-    delete. `partition_by`: the column of time by whose months or days the server divides the table.
+    delete. `partition_by`: the column of time by whose months or days the server divides the table; `partition_hash`:
+    into how many partitions it divides the table by the hash of the key.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deletes: bool = False
     partition_by: str | None = None
     partition_every: PartitionEvery = "month"
+    partition_hash: int | None = None
 
     @property
     def lineage(self) -> tuple[str, ...]:
@@ -171,6 +173,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
                 has_digest=False,
                 partition_by=None,
                 partition_every="month",
+                partition_hash=None,
                 columns=tuple(
                     msgspec.structs.replace(column, comment=None, keep_first=False)
                     for column in sorted(table.columns, key=lambda column: column.name)

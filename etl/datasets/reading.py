@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -35,6 +35,7 @@ class TableDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     history: bool = False
     partition_by: str | None = None
     partition_every: PartitionEvery = "month"
+    partition_hash: Annotated[int, msgspec.Meta(ge=2, le=1024)] | None = None
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,7 +147,7 @@ def _parsed(path: Path, text: str) -> Dataset:
         dataset = _with_deletions(dataset, _conditions(document.delete_if), path)
     if dataset.has_history:
         _require_history(dataset, path)
-    if any(table.partition_by is not None for table in tables):
+    if any(table.partition_by is not None or table.partition_hash is not None for table in tables):
         _require_partitions(dataset, path)
     return dataset
 
@@ -196,6 +197,7 @@ def _table(raw: dict[str, Any], where: str) -> Table:
         history=document.history,
         partition_by=document.partition_by,
         partition_every=document.partition_every,
+        partition_hash=document.partition_hash,
     )
 
 

@@ -19,7 +19,8 @@ _DIGEST_COLUMN = {DIGEST: sql.Identifier(DIGEST) + sql.SQL(" bigint")}
 def ddl(dataset: Dataset) -> list[sql.Composed]:
     """Return the statements that create the tables of a dataset; running them again changes nothing."""
     bare = [table for table in dataset.tables if table.each or not dataset.key]
-    return [*creation(dataset), *(replica_identity(table.identifier) for table in bare)]
+    hashed = [statement for table in dataset.tables for statement in hash_partitions(table)]
+    return [*creation(dataset), *hashed, *(replica_identity(table.identifier) for table in bare)]
 
 
 def replica_identity(table: sql.Composable) -> sql.Composed:
@@ -36,7 +37,7 @@ def creation(dataset: Dataset) -> list[sql.Composed]:
     names: set[str] = set()
     for table in dataset.tables:
         lineage = _lineage_columns(dataset, table)
-        statements.append(_create_table(table, () if table.each else dataset.key, lineage))
+        statements.append(_create_table(dataset, table, () if table.each else dataset.key, lineage))
         indexes = list(table.index) + ([dataset.key] if dataset.key and table.each else [])
         for columns in indexes:
             name = _index_name(table, columns, names)
@@ -89,7 +90,9 @@ def _constraint(table: Table, column: Column, word: str, check: sql.Composed) ->
     return sql.SQL("constraint {} check ({})").format(sql.Identifier(name), check)
 
 
-def _create_table(table: Table, key: tuple[str, ...], lineage: Mapping[str, sql.Composed]) -> sql.Composed:
+def _create_table(
+    dataset: Dataset, table: Table, key: tuple[str, ...], lineage: Mapping[str, sql.Composed]
+) -> sql.Composed:
     lines: list[sql.Composable] = [_column(column) for column in table.columns]
     lines += lineage.values()
     if key:
@@ -99,9 +102,25 @@ def _create_table(table: Table, key: tuple[str, ...], lineage: Mapping[str, sql.
     created = sql.SQL("create table if not exists {} (\n    {}\n)").format(
         table.identifier, sql.SQL(",\n    ").join(lines)
     )
+    if table.partition_hash is not None:
+        return created + sql.SQL(" partition by hash ({})").format(listed(dataset.key))
     if table.partition_by is None:
         return created
     return created + sql.SQL(" partition by range ({})").format(sql.Identifier(table.partition_by))
+
+
+def hash_partitions(table: Table) -> Iterator[sql.Composed]:
+    """Yield the statements that make the partitions of a table that is divided by a hash."""
+    for number in range(table.partition_hash or 0):
+        schema, name = table.name.split(".")
+        yield sql.SQL(
+            "create table if not exists {} partition of {} for values with (modulus {}, remainder {})"
+        ).format(
+            sql.Identifier(schema, f"{name[:50]}_h{number}"),
+            table.identifier,
+            sql.Literal(table.partition_hash),
+            sql.Literal(number),
+        )
 
 
 def _column(column: Column) -> sql.Composed:

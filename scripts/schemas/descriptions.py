@@ -80,6 +80,10 @@ TABLE: Final[Mapping[str, str]] = MappingProxyType(
             "`timestamptz`, `required`, and of the key if there is one"
         ),
         "partition_every": "what a partition holds: `month` (the default) or `day`, in UTC",
+        "partition_hash": (
+            "into how many partitions, from 2 to 1,024, the server [divides the table](#partitions) by the hash of the "
+            "key; not with `partition_by`"
+        ),
         "comment": "becomes the comment of the table",
     }
 )

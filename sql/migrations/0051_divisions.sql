@@ -477,3 +477,45 @@ $make$;
 
 comment on function etl.make_partitions(text, timestamp[]) is 'Make the partitions of a listed table that hold these moments (UTC), where they are missing; return how many were made';
 revoke all on function etl.make_partitions(text, timestamp[]) from public;
+
+alter table etl.partitions add column exported_to text;
+
+comment on column etl.partitions.exported_to is 'place to which etl retention exports its rows before it removes it';
+
+-- Where a superuser migrates, an event trigger calls it at once when a partition is dropped or detached.
+create function etl.note_lost_at_once() returns event_trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO, YMD'
+set standard_conforming_strings = on
+as $lost$
+declare
+    may_be_one boolean;
+begin
+    if tg_event = 'sql_drop' then
+        may_be_one := exists (
+            select
+            from pg_event_trigger_dropped_objects()
+            join etl.partitions on name = object_name and split_part(fact, '.', 1) = schema_name
+            where object_type = 'table'
+        );
+    else
+        may_be_one := exists (
+            select
+            from pg_event_trigger_ddl_commands() as command
+            join pg_class on pg_class.oid = command.objid
+            join pg_namespace on pg_namespace.oid = pg_class.relnamespace
+            join etl.partitioned_facts on split_part(fact, '.', 1) = nspname and split_part(fact, '.', 2) = relname
+            where command.classid = 'pg_class'::regclass
+        );
+    end if;
+    if may_be_one then
+        perform etl.note_lost_partitions();
+    end if;
+end;
+$lost$;
+
+comment on function etl.note_lost_at_once() is 'Make the aggregates pending at once whose facts lost a partition by hand';
+revoke all on function etl.note_lost_at_once() from public;

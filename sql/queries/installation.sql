@@ -239,12 +239,20 @@ create or replace trigger etl_note_truncate after truncate on {fact}
 for each statement execute function {function}();
 
 -- name: watch_partitions
--- Let each partition of a fact that was made by its definition note the changes of statements that name it.
-select etl.watch_partition(to_regclass(etl.partitions.fact), pg_class.oid)
-from etl.partitions
-join pg_namespace on nspname = split_part(fact, '.', 1)
-join pg_class on relnamespace = pg_namespace.oid and relname = partitions.name
-where fact = %(fact)s;
+-- Let each partition of a fact that was made by its definition note the changes of statements that name it, and each one of
+-- a fact that is divided by a hash.
+select etl.watch_partition(to_regclass(%(fact)s), part)
+from (
+    select pg_class.oid
+    from etl.partitions
+    join pg_namespace on nspname = split_part(fact, '.', 1)
+    join pg_class on relnamespace = pg_namespace.oid and relname = partitions.name
+    where fact = %(fact)s
+    union all
+    select relid
+    from pg_partitioned_table cross join lateral pg_partition_tree(partrelid)
+    where partrelid = to_regclass(%(fact)s) and partstrat = 'h' and isleaf
+) as parts (part);
 
 -- name: add_pending_all
 -- Make every aggregate that reads a fact pending as a whole.

@@ -12,11 +12,31 @@ from pg_class
 left join pg_partitioned_table on partrelid = pg_class.oid
 where pg_class.oid = to_regclass(%(table)s);
 
+-- name: moduli
+-- List the moduli of the partitions of a table that is divided by a hash, one for each.
+select substring(pg_get_expr(relpartbound, pg_class.oid) from 'modulus ([0-9]+)')::integer
+from pg_inherits
+join pg_class on pg_class.oid = inhrelid
+where inhparent = to_regclass(%(table)s);
+
 -- name: list_fact
 -- List a table as one that is partitioned.
 insert into etl.partitioned_facts (fact, column_name, every) values (%(fact)s, %(column)s, %(every)s)
 on conflict (fact) do update set column_name = excluded.column_name, every = excluded.every
 where (partitioned_facts.column_name, partitioned_facts.every) is distinct from (excluded.column_name, excluded.every);
+
+-- name: may_notice_at_once
+-- Return whether the user may make event triggers, and the database has not got them.
+select rolsuper and not exists (select from pg_event_trigger where evtname = 'etl_partition_dropped')
+from pg_roles
+where rolname = current_user;
+
+-- name: notice_at_once
+-- Notice at once when a person drops or detaches a partition.
+create event trigger etl_partition_dropped on sql_drop when tag in ('DROP TABLE')
+execute function etl.note_lost_at_once();
+create event trigger etl_partition_detached on ddl_command_end when tag in ('ALTER TABLE')
+execute function etl.note_lost_at_once();
 
 -- name: make_ahead
 -- Make the partitions of today and of the time that follows.
@@ -54,7 +74,9 @@ select
         when inhdetachpending then 'detaching'
         else 'attached'
     end,
-    coalesce(pg_total_relation_size(pg_class.oid), 0)
+    coalesce(pg_total_relation_size(pg_class.oid), 0),
+    partitions.is_removed,
+    partitions.exported_to
 from etl.partitions
 join etl.partitioned_facts using (fact)
 left join pg_namespace on nspname = split_part(partitions.fact, '.', 1)
@@ -64,8 +86,20 @@ where partitions.fact = any (%(facts)s) and until_day <= (now() at time zone 'UT
 order by first_day, partitions.fact;
 
 -- name: begin_removal
--- Note that a partition is removed by intention: its rows are deleted first, and so its changes are noted.
+-- Note that a partition is removed by intention: its rows are deleted, and so its changes are noted.
 update etl.partitions set is_removed = true where fact = %(fact)s and name = %(name)s;
+
+-- name: digest
+-- Return the number of the rows of a partition, and a sum over their values.
+select count(*) || ' ' || coalesce(sum(hashtextextended(part::text, 0)::numeric), 0) from {partition} as part;
+
+-- name: noted_place
+-- Return the place that an export of a partition has begun to write to.
+select exported_to from etl.partitions where fact = %(fact)s and name = %(name)s;
+
+-- name: note_place
+-- Note the place of an export of a partition.
+update etl.partitions set exported_to = %(place)s where fact = %(fact)s and name = %(name)s;
 
 -- name: empty
 -- Delete the rows of a partition by the name of its table: its triggers note which buckets change.

@@ -181,6 +181,9 @@ def test_a_loader_makes_partitions_and_no_table(site: Site) -> None:
         (('path = "^.at", type = "timestamptz", required = true', 'path = "^.at", type = "timestamptz"'), "holds null"),
         (('partition_by = "at"', 'history = true\npartition_by = "at"'), "exclude each other"),
         (('partition_by = "at"', 'partition_by = "at"\npartition_every = "week"'), "week"),
+        (('partition_by = "at"', 'partition_by = "at"\npartition_hash = 8'), "exclude each other"),
+        (('partition_by = "at"', "partition_hash = 1"), "partition_hash"),
+        (('partition_by = "at"', "history = true\npartition_hash = 8"), "exclude each other"),
     ],
 )
 def test_an_impossible_partition_is_refused_with_the_reason(
@@ -200,6 +203,53 @@ def test_a_table_that_is_there_is_not_divided(site: Site) -> None:
     done = site.run("dataset", "create", "visits")
     assert (done.returncode, "logistics.visits is not partitioned by at" in done.stderr) == (2, True), done.stderr
     assert "etl dataset partition visits" in done.stderr
+
+
+HASHED = VISITS.replace('partition_by = "at"', "partition_hash = 3").replace('"id", "at"', '"id"')
+
+
+def test_a_table_is_divided_by_the_hash_of_the_key(site: Site) -> None:
+    """Records are in the partition of their key, with child rows; changes by the name of a partition are noted."""
+    site.write_definition(HASHED.replace("MODE", "merge"))
+    folder = site.folder / "config" / "aggregates"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "visit_months.sql").write_text(AGGREGATE)
+    assert site.run("db", "migrate").returncode == 0
+    assert _partitions(site) == ["visits_h0", "visits_h1", "visits_h2"]
+    assert len(_partitions(site, "logistics.visit_lines")) == 3
+    source = _write(site, _visits())
+    assert site.run("load", "visits", source).returncode == 0
+    counts = [site.value(f"select count(*) from logistics.visits_h{n}") for n in range(3)]  # noqa: S608
+    assert (sum(counts), min(counts) > 100) == (480, True)
+    newer = [{**record, "weight": 50} for record in _visits(100)]
+    assert site.run("load", "visits", _write(site, newer, "newer.json")).returncode == 0
+    assert site.value("select count(*) from logistics.visits where weight = 50") == 100
+    assert site.run("load", "visits", _write(site, newer, "all.json"), "--mode", "replace").returncode == 0
+    assert site.value("select count(*) from logistics.visits") == 100
+    assert divided(site.connection) == []
+    site.ask("update logistics.visits_h1 set weight = 1000")
+    assert _is_right_after_a_refresh(site)
+    for words in (("dataset", "check", "visits"), ("db", "migrate"), ("db", "check")):
+        checked = site.run(*words)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    refused = site.run("retention", "visits", "--keep", "1d")
+    assert (refused.returncode, "no table of visits has partition_by" in refused.stderr) == (2, True)
+    site.ask("truncate logistics.visits_h0")
+    site.ask("drop table logistics.visits_h2")
+    assert site.run("db", "migrate").returncode == 0
+    assert _is_right_after_a_refresh(site)
+
+
+def test_a_plain_table_is_not_divided_by_a_hash(site: Site) -> None:
+    """It stays as it is, and so does a table with another number of partitions; exit code 2 says what to do."""
+    plain = HASHED.replace("MODE", "merge").replace("partition_hash = 3\n", "")
+    site.define(plain)
+    for before in (plain, HASHED.replace("MODE", "merge").replace("= 3", "= 2")):
+        site.ask("drop table logistics.visits, logistics.visit_lines")
+        site.define(before)
+        site.write_definition(HASHED.replace("MODE", "merge"))
+        done = site.run("dataset", "create", "visits")
+        assert (done.returncode, "is not divided into 3 partitions by the hash of id" in done.stderr) == (2, True)
 
 
 def _old_months(site: Site) -> list[str]:
@@ -252,6 +302,7 @@ def test_a_removal_that_was_cut_off_is_continued(site: Site, state: str) -> None
     _define(site)
     assert site.run("load", "visits", _write(site, _visits())).returncode == 0
     site.ask("delete from logistics.visits where at < '2024-02-01'")
+    site.ask("update etl.partitions set is_removed = true where name = 'visits_p202401'")
     if state == "detaching":
         _begin_to_detach(site)
     elif state != "emptied":
@@ -263,6 +314,54 @@ def test_a_removal_that_was_cut_off_is_continued(site: Site, state: str) -> None
     assert site.value("select count(*) from logistics.visits") == 0
     assert site.value("select count(*) from etl.partitions where until_day <= now()::date") == 0
     assert site.value("select count(*) from analytics.visit_months") == 0
+
+
+def _rows_of_exports(folder: Path) -> dict[str, int]:
+    """Return the rows of the complete exports in a folder, by their place; each file has the rows of the manifest."""
+    found = {}
+    for path in sorted(folder.glob("*/manifest.json")):
+        manifest = json.loads(path.read_text())
+        [table] = manifest["tables"]
+        assert all((path.parent / file["path"]).stat().st_size == file["bytes"] for file in table["files"])
+        found[path.parent.name] = table["rows"]
+    return found
+
+
+def test_removed_months_are_exported_before(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row is in one complete export, whichever statement was the last before a kill, also rows that come late."""
+    _define(site)
+    assert site.run("load", "visits", _write(site, _visits())).returncode == 0
+    command = ("retention", "visits", "--keep", "1d", "--export", site.folder / "old", "--format", "csv")
+    execute = psycopg.Connection.execute
+    left = 0
+
+    def killed(connection: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0 and connection is not site.connection:
+            connection.close()
+        return execute(connection, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", killed)
+    for number in range(14, 80, 3):
+        left = number
+        ended = site.run(*command, may_be_faulty=True)
+        assert ended.returncode != 0 or left > 0
+    left = 0
+    late = {"id": 7777, "at": "2025-12-05T00:00Z", "lines": []}
+    assert site.run("load", "visits", _write(site, [late], "late.json")).returncode == 0
+    done = site.run(*command)
+    assert done.returncode == 0, done.stderr
+    exported = _rows_of_exports(site.folder / "old")
+    assert len(exported) == 48 + ("visits_p202512-2" in exported)
+    assert sum(rows for name, rows in exported.items() if name.startswith("visits_p")) == 481
+    assert sum(rows for name, rows in exported.items() if name.startswith("visit_lines_p")) == 480
+    assert site.value("select count(*) from analytics.visit_months") == 0
+    # The same month comes again: its export is beside the first one.
+    late["at"] = "2024-03-05T00:00Z"
+    assert site.run("load", "visits", _write(site, [late], "again.json"), "--allow-empty").returncode == 0
+    assert site.run(*command).returncode == 0
+    assert _rows_of_exports(site.folder / "old").items() >= {("visits_p202403", 20), ("visits_p202403-2", 1)}
 
 
 def _begin_to_detach(site: Site) -> None:
@@ -303,10 +402,23 @@ def test_changes_by_the_name_of_a_partition_are_noted(site: Site) -> None:
 
 @pytest.mark.parametrize("statement", ["drop table {}", "alter table logistics.visits detach partition {}"])
 def test_a_partition_that_a_person_removes_is_noticed(site: Site, statement: str) -> None:
-    """The next refresh, also that of the listener, recomputes the aggregates; a load can make the month again."""
+    """The next refresh, also that of the listener, recomputes the aggregates; a load can make the month again.
+
+    It is noticed at once by event triggers, and without them by the refresh.
+    """
     _define(site)
     assert site.run("load", "visits", _write(site, _visits())).returncode == 0
+    pending = "select count(*) from etl.pending where aggregate = 'visit_months'"
+    site.ask("create temporary table other (a integer)")
+    site.ask("drop table other")
+    assert site.value(pending) == 0
+    site.connection.execute(statement.format("logistics.visits_p202407").encode())
+    assert site.value(pending) == 1
+    assert _is_right_after_a_refresh(site)
+    site.ask("drop event trigger etl_partition_dropped")
+    site.ask("drop event trigger etl_partition_detached")
     site.connection.execute(statement.format("logistics.visits_p202408").encode())
+    assert site.value(pending) == 0
     assert site.run("precalculate", "visit_months").returncode == 0
     assert site.value("select count(*) from analytics.visit_months where month = '2024-08-01'") == 0
     assert site.run("precalculate", "visit_months", "--verify").returncode == 0

@@ -1,0 +1,150 @@
+"""A table becomes a partitioned one under loads, writers and readers, while the command is killed again and again."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.database.test_division import DIVIDED, PLAIN
+from tests.database.test_partitions import MONTHS, _define, _partitions, _write
+from tests.support.site import Site
+
+ROWS = int(os.environ.get("ETL_DIVISION_ROWS", "100000"))
+KILLS = 8
+FILL = """
+insert into logistics.visits (id, at, weight, etl_run, etl_batch, etl_place)
+select n, timestamptz '2024-01-01Z' + n %% 730 * interval '1 day', n %% 7, 1, n / 20000 * 1000000, n %% 20000 + 1
+from generate_series(1, %s) as n;
+"""
+
+
+class Beside(threading.Thread):
+    """Does something again and again until it is stopped, each time by a new number; keeps the longest time of one."""
+
+    def __init__(self, site: Site, act: Callable[[psycopg.Connection[Any], int], object]) -> None:
+        super().__init__(daemon=True)
+        self._site = site
+        self._act = act
+        self._stop_it = threading.Event()
+        self.longest = 0.0
+        self.count = 0
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Act until the end."""
+        with self._site.connect() as connection:
+            while not self._stop_it.is_set():
+                began = time.monotonic()
+                try:
+                    self._act(connection, self.count)
+                except Exception as error:  # noqa: BLE001 - the test reports it
+                    self.error = error
+                    return
+                self.longest = max(self.longest, time.monotonic() - began)
+                self.count += 1
+
+    def stop(self) -> None:
+        """Stop, and report an error."""
+        self._stop_it.set()
+        self.join()
+        if self.error:
+            raise self.error
+
+
+class Writer(Beside):
+    """Inserts, changes and deletes rows of its own, and knows which rows there must be."""
+
+    def __init__(self, site: Site, number: int) -> None:
+        self.rows: dict[int, int] = {}
+        self._first = 10**9 * number
+        self._random = random.Random(number)
+        super().__init__(site, self._write)
+
+    def _write(self, connection: psycopg.Connection[Any], turn: int) -> None:
+        if turn % 3 == 0 or not self.rows:
+            at = f"{self._random.choice(MONTHS)}-05Z"
+            values = [self._first + turn, at, turn % 7, 2, self._first, turn]
+            columns = "(id, at, weight, etl_run, etl_batch, etl_place)"
+            connection.execute(f"insert into logistics.visits {columns} values (%s, %s, %s, %s, %s, %s)", values)  # noqa: S608 - a constant
+            self.rows[self._first + turn] = turn % 7
+            return
+        number = self._random.choice(list(self.rows))
+        if turn % 9 == 1:
+            connection.execute("delete from logistics.visits where id = %s", [number])
+            del self.rows[number]
+        else:
+            connection.execute("update logistics.visits set weight = %s where id = %s", [turn % 50, number])
+            self.rows[number] = turn % 50
+
+
+def _read(connection: psycopg.Connection[Any], _: int) -> None:
+    """Look at rows that nobody changes: all of them are there at each instant."""
+    query = "select count(*), sum(weight) from logistics.visits where id <= %s"
+    [(count, total)] = connection.execute(query, [ROWS]).fetchall()
+    assert (count, total) == (ROWS, sum(n % 7 for n in range(1, ROWS + 1)))
+
+
+@pytest.mark.slow
+def test_a_table_becomes_a_partitioned_one_under_loads(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """No row is lost or doubled, no reader sees a part, and no writer waits for more than a second."""
+    _define(site, "merge")
+    site.ask("drop table logistics.visits, logistics.visit_lines")
+    site.ask("delete from etl.partitions; delete from etl.partitioned_facts")
+    site.define(PLAIN)
+    assert site.run("db", "migrate").returncode == 0
+    site.ask(FILL, [ROWS])
+    site.ask("analyze logistics.visits")
+    site.write_definition(DIVIDED)
+    writers = [Writer(site, number) for number in (1, 2)]
+    reader = Beside(site, _read)
+    loaded: list[int] = []
+
+    def load(_: psycopg.Connection[Any], turn: int) -> None:
+        first = 10**8 + turn * 5000
+        records = [
+            {"id": n, "at": f"{MONTHS[n % 24]}-07T00:00Z", "weight": 1, "lines": [{}] * 2}
+            for n in range(first, first + 5000)
+        ]
+        done = site.run("load", "visits", _write(site, records, f"{turn}.json"), "--no-precalculate")
+        assert done.returncode == 0, done.stderr
+        loaded.append(turn)
+
+    loader = Beside(site, load)
+    times = random.Random(ROWS)
+    began = time.monotonic()
+    kills = 0
+    while True:
+        dividing = site.start("dataset", "partition", "visits")
+        if kills < KILLS:
+            time.sleep(times.uniform(0.8, 0.8 + ROWS / 250_000))
+            if dividing.is_running():
+                dividing.process.send_signal(signal.SIGKILL)
+                dividing.process.wait()
+                kills += 1
+                continue
+        done = dividing.ended(900)
+        assert done.returncode == 0, done.stderr
+        break
+    took = time.monotonic() - began
+    for each in (*writers, reader, loader):
+        each.stop()
+    longest = [round(each.longest, 3) for each in (*writers, reader)]
+    with capsys.disabled():
+        print(f"{ROWS} rows, {kills} kills, {took:.1f} s, longest write, write, read: {longest}")  # noqa: T201 - the figures
+        print(f"writes {[each.count for each in writers]}, reads {reader.count}, loads {len(loaded)}")  # noqa: T201 - the figures
+    expected = {key: weight for writer in writers for key, weight in writer.rows.items()}
+    assert dict(site.ask("select id, weight from logistics.visits where id >= 10^9")) == expected
+    assert site.value("select count(*) from logistics.visits where id between 10^8 and 10^9 - 1") == 5000 * len(loaded)
+    assert site.value("select count(*) from logistics.visit_lines") == 10_000 * len(loaded)
+    assert site.value("select count(*) from logistics.visits") == ROWS + len(expected) + 5000 * len(loaded)
+    assert len(_partitions(site)) >= 24
+    assert max(each.longest for each in writers) < 1
+    assert site.run("precalculate", "visit_months").returncode == 0
+    assert site.run("precalculate", "visit_months", "--verify").returncode == 0
