@@ -60,15 +60,16 @@ class Changes:
         }
         try:
             self._register(prefix)
-            if set(self._watches).intersection(installation.unwatched(self._connection)):
+            lacking = set(self._watches).intersection(installation.unwatched(self._connection))
+            if lacking:
                 installation.watch_again(self._connection)
+                lacking = set(self._watches).intersection(installation.unwatched(self._connection))
         except psycopg.errors.InsufficientPrivilege as error:
             raise UsageError(
                 f"the user {self._connection.info.user} may not have the changes of these tables noted for exports:"
                 f" {error.diag.message_primary}",
                 hint="run this command once as the owner of the tables, who also runs etl db migrate",
             ) from error
-        lacking = set(self._watches).intersection(installation.unwatched(self._connection))
         for name in lacking:
             log.warning("table_written_as_a_whole", table=name, reason="its changes are not noted")
             del self._watches[name]

@@ -100,7 +100,7 @@ def test_values_that_arrow_does_not_have_are_kept_or_counted(site: Site) -> None
     site.ask("update logistics.hostile set no_number = 'NaN', of_day = '24:00', names = '{{a},{b}}' where id = 2")
     site.ask("update logistics.hostile set instant = 'infinity', local = '0044-03-15 12:00 BC' where id = 3")
     site.ask("update logistics.hostile set day = '12026-01-02' where id = 3")
-    site.ask("update logistics.hostile set local = '294276-12-31 23:59:59' where id = 4")
+    site.ask("update logistics.hostile set local = '294276-12-31 23:59:59', instant = '0044-03-15 BC' where id = 4")
     done = site.run("export", "hostile", "--to", "out", "--partition", "month")
     assert done.returncode == 0
     [entry] = manifest_of(site.folder / "out")["tables"]
@@ -119,7 +119,8 @@ def test_values_that_arrow_does_not_have_are_kept_or_counted(site: Site) -> None
     assert values[2][:3] == ("NaN", "24:00:00", "{{a},{b}}")
     assert values[3][3:] == (None, "0044-03-15 (BC) 12:00:00", "12026-01-02")
     assert values[1][0] == "1.50"
-    assert any("month=__HIVE_DEFAULT_PARTITION__" in path for path in paths)
+    [without] = [path for path in paths if "month=__HIVE_DEFAULT_PARTITION__" in path]
+    assert duckdb.read_parquet(without, hive_partitioning=False).project("id").order("id").fetchall() == [(3,), (4,)]
 
 
 def test_a_value_beyond_the_sample_changes_the_digits(site: Site) -> None:
@@ -131,6 +132,19 @@ def test_a_value_beyond_the_sample_changes_the_digits(site: Site) -> None:
     [path] = paths_of(site.folder / "out", "logistics.long")
     found = duckdb.read_parquet(path).aggregate("sum(n), count(*), typeof(any_value(n))").fetchall()
     assert found == [(site.value("select sum(n) from logistics.long"), 4001, "DECIMAL(38,9)")]
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_null_in_the_only_column_is_a_row(site: Site, format: str) -> None:
+    """A row that is an empty line of CSV counts, and a line that ends between quotes does not."""
+    site.ask("create table logistics.single (name text); insert into logistics.single values (null), (''), ('a\nb')")
+    assert site.run("export", "logistics.single", "--to", "out", "--format", format).returncode == 0
+    [path] = paths_of(site.folder / "out", "logistics.single")
+    if format == "csv":
+        assert Path(path).read_text() == 'name\n\n""\n"a\nb"\n'
+    else:
+        assert parquet.read_table(path).column("name").to_pylist() == [None, "", "a\nb"]
+    assert manifest_of(site.folder / "out")["tables"][0]["rows"] == 3
 
 
 @pytest.mark.parametrize("format", ["csv", "arrow"])
