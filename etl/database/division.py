@@ -217,7 +217,8 @@ class Division:
             if self._execute("has_many_changes", most=_FEW * 4).fetchone() == (True,):
                 raise psycopg.errors.LockNotAvailable
             self._execute("copy_rows", most=_FEW * 40)
-            self._execute("check_all")
+            # A table with foreign keys that are checked later cannot be changed.
+            self.connection.execute(queries.load("searching")["check_deferred"])
             self._execute("take_place")
 
         try:

@@ -189,10 +189,6 @@ lock table {table} in access exclusive mode;
 -- Return whether more changes are noted and not copied than can be copied in a moment.
 select count(*) > %(most)s from etl.division_changes where fact = %(fact)s;
 
--- name: check_all
--- Check foreign keys now: a table with events that wait cannot be changed.
-set constraints all immediate;
-
 -- name: take_place
 -- Let the copy take the place of its table.
 select etl.take_place(%(fact)s, to_regclass(%(table)s), to_regclass(%(copy)s));
@@ -206,10 +202,7 @@ delete from etl.divisions where fact = %(fact)s;
 
 -- name: forget_partitions
 -- Forget the partitions of a copy that is given up.
-with partitions as (
-    delete from etl.partitions where fact = %(fact)s
-)
-select 1;
+delete from etl.partitions where fact = %(fact)s;
 
 -- name: forget_fact
 -- List a table as a plain one.

@@ -343,7 +343,7 @@ def test_removed_months_are_exported_before(site: Site, monkeypatch: pytest.Monk
         return execute(connection, *arguments, **options)
 
     monkeypatch.setattr(psycopg.Connection, "execute", killed)
-    for number in range(14, 80, 3):
+    for number in range(14, 80, 11):
         left = number
         ended = site.run(*command, may_be_faulty=True)
         assert ended.returncode != 0 or left > 0
