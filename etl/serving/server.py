@@ -78,19 +78,23 @@ def serve(database: Database, config_dir: Path, settings: ServeSettings, open_ev
             extras=Extras(shared=shared, replays=_replays(database, config_dir, settings), events=events),
         )
         guard = _guard(service, database, settings)
-        host, port = listener.getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         logging.getLogger("uvicorn").setLevel("ERROR")  # Its warnings are one line for each wrong request.
-        parsers = f"httptools {httptools.__version__}, websockets {websockets_version}"
         server = DrainingServer(
             _config(application(service, guard.gate, guard.tokens, origins)),
-            lambda: log.info("serving", address=address, database=database.name, parsers=parsers),
+            lambda: _log_begin(listener, database),
             service.stream.close,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.serve(sockets=[listener]))
     log.info("service_ended", signal=server.signal)
     return ExitCode.SUCCESS if server.signal in {None, signal.SIGTERM} else ExitCode.SIGINT
+
+
+def _log_begin(listener: socket.socket, database: Database) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    parsers = f"httptools {httptools.__version__}, websockets {websockets_version}"
+    log.info("serving", address=address, database=database.name, parsers=parsers)
 
 
 def _shared(database: Database, url: str | None) -> Shares | None:

@@ -22,6 +22,7 @@ create table etl.division_changes (
     etl_place integer
 );
 
+alter table etl.division_changes replica identity full;
 comment on table etl.division_changes is 'One row per changed lineage of a table that etl dataset partition copies: its rows are copied again';
 comment on column etl.division_changes.fact is 'schema and name of the table';
 comment on column etl.division_changes.etl_run is 'lineage of the changed rows: run; null: the table was truncated';

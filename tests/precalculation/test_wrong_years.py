@@ -83,7 +83,7 @@ def test_the_future_begins_at_the_newest_load_of_a_shipment(site: Site) -> None:
     assert connection.execute("select as_of from analytics.as_of()").fetchone() == (later,)
     connection.execute("reset role")
     # Also when that load has no new shipment, and so not the shipment that was created last.
-    connection.execute("update etl.batches set loaded_at = %s", [later - DAY])
+    connection.execute("update etl.separate_batches set loaded_at = %s", [later - DAY])
     _load(site, "changed.ndjson", _shipment(1, updated_at=later + DAY))
     assert {row[3] for row in _open(connection)} == {later + DAY}
 
