@@ -127,7 +127,7 @@ bench-export: $(INSTALLED) ## compare an export with COPY to a file, in time and
 	@$(BIN)/python scripts/bench_export.py
 
 .PHONY: bench-serve
-bench-serve: $(INSTALLED) ## compare the speed of the service with what it must reach, on sample data: two minutes; needs wrk
+bench-serve: $(INSTALLED) ## compare the speed of the service with what it must reach, on sample data: three minutes; needs wrk
 	@$(BIN)/python scripts/bench_serve.py
 
 .PHONY: wheel
