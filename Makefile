@@ -12,8 +12,10 @@ WEB := web/node_modules/.installed
 PAGE := etl/serving/static/page etl/report/static
 BENCH ?= --write-docs
 DATABASE := embedded:
-# Two processes, each with a server of its own; who has done its half takes from the other's.
-TWO := -n 2 --dist worksteal
+# Processes, each with a server of its own; who has done its part takes from the others'. On two cores the tests of two
+# processes leave time unused, for many of them wait. Slow tests work all the time, and some of them measure it.
+PARALLEL := --dist worksteal -n 3
+SLOWLY := --dist worksteal -n 2
 
 # The demo and the tests bring their own PostgreSQL: nobody's settings may send them to another server.
 unexport $(filter PG% ETL_% DATABASE_URL,$(.VARIABLES))
@@ -34,20 +36,20 @@ serve: demo ## the demo, and then its aggregates over HTTP on http://127.0.0.1:8
 
 .PHONY: test
 test: lint ## lint, and all tests but the slow ones, against a real embedded PostgreSQL
-	$(BIN)/pytest $(TWO) --durations 10
+	$(BIN)/pytest $(PARALLEL) --durations 10
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## the tests that take minutes
-	$(BIN)/pytest -m slow $(TWO) --durations 10
+	$(BIN)/pytest -m slow $(SLOWLY) --durations 10
 
 .PHONY: test-16
 test-16: $(INSTALLED) ## the tests against PostgreSQL 16, the oldest that is supported
-	ETL_TEST_POSTGRES=16 $(BIN)/pytest $(TWO)
+	ETL_TEST_POSTGRES=16 $(BIN)/pytest $(PARALLEL)
 
 .PHONY: coverage
 coverage: $(INSTALLED) ## what part of the branches the tests run through; fails where it is too little
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(TWO)
+	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	@$(BIN)/python -m scripts.coverage_by_room
 
