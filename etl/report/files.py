@@ -1,6 +1,5 @@
 """Reports as CSV, JSON or Parquet: all rows and all digits, in constant memory."""
 
-from importlib.util import find_spec
 from typing import BinaryIO
 
 import msgspec
@@ -33,9 +32,12 @@ def write_parquet(connection: psycopg.Connection, subject: Subject, limit: int |
 
     An infinite time becomes null; a line of the log counts these values. Raises UsageError when pyarrow is missing.
     """
-    if find_spec("pyarrow") is None:
-        raise UsageError("Parquet needs pyarrow, which is not installed", hint="pip install pyarrow")
-    from etl.exporting import single  # noqa: PLC0415 - it needs pyarrow
+    try:
+        from etl.exporting import single  # noqa: PLC0415 - it needs pyarrow
+    except ModuleNotFoundError as error:
+        if error.name != "pyarrow":
+            raise
+        raise UsageError("Parquet needs pyarrow, which is not installed", hint="pip install pyarrow") from error
 
     table = f"analytics.{subject.name}"
     lost = single.write_parquet(

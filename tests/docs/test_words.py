@@ -55,7 +55,7 @@ NOT_FOUND = {
     "in something": ("docs/a.md", "The facts are in the schema `logistics`, what is in `etl` is the ledger.\n"),
     "for something": ("docs/a.md", "It has a lock, for the run, and is there for them; a table, for each dataset.\n"),
     "allowed": ("etl/a.py", '"""The lock leaves no file behind."""\n'),
-    "allowed message": ("etl/a.py", 'def f(a):\n    return f"open as of {a}"\n'),
+    "allowed message": ("etl/report/state.py", 'def f(a):\n    return f"{a} behind"\n'),
     "string of a test": ("tests/test_a.py", 'def test_a() -> None:\n    """It is read."""\n    assert read("told")\n'),
     "name that is used only": ("etl/a.py", "import told\ntold.stands(behind=1)\n"),
     "word of other folders": ("etl/report/a.py", "lanes = 2  # of an origin and a destination\n"),

@@ -39,13 +39,17 @@ def _migrations(names: list[str]) -> set[str]:
 
 
 def version_before(folder: Path) -> Path | None:
-    """Unpack the newest commit that has the service and other migrations than this tree; None without such a commit."""
-    here = _migrations([path.name for path in (ROOT / "sql/migrations/versions").glob("*.py")])
+    """Unpack the newest commit that has the service and the first migrations of this tree; None without such a commit.
+
+    A commit on a branch may have a later one without those of other branches: no database was ever at that state.
+    """
+    here = sorted(_migrations([path.name for path in (ROOT / "sql/migrations/versions").glob("*.py")]))
     for commit in _git("rev-list", "--max-count=500", "HEAD").decode().split():
         tree = _git("ls-tree", "-r", "--name-only", commit, "sql/migrations/versions", "etl/serving").decode().split()
         if "etl/serving/server.py" not in tree:
             return None
-        if _migrations([name for name in tree if name.startswith("sql/")]) < here:
+        there = sorted(_migrations([name for name in tree if name.startswith("sql/")]))
+        if there != here and there == here[: len(there)]:
             with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, "etl", "sql", "config"))) as archive:
                 archive.extractall(folder, filter="data")
             return folder
