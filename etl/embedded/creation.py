@@ -44,8 +44,9 @@ def create(folder: Path, version: int, account: Account, processes: int) -> None
         if refused is not None:
             raise DatabaseError(f"{program} could not create the embedded server: {refused}")
 
-    # The builtin provider sorts in the same way on every machine and needs no locale of the operating system.
-    unicode = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if version >= 17 else []
+    # The builtin provider sorts in the same way on every machine and needs no locale of the operating system. Servers
+    # before 17 have none: they fold letters beyond ASCII by this locale.
+    unicode = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if version >= 17 else ["--lc-ctype=C.UTF-8"]
     access = [f"--username={SUPERUSER}", "--auth-local=trust", "--auth-host=scram-sha-256"]
     run("initdb", "-D", partial, "--no-sync", "--encoding=UTF8", "--locale=C", *unicode, *access)
     with (partial / "postgresql.conf").open("a") as settings:
