@@ -594,7 +594,7 @@ class CollectSettings:
             most=86_400,
             twins=("ETL_COLLECT_REFRESH_SECONDS",),
         ),
-    ] = 1.0
+    ] = 0.5
     rate_limit: Annotated[
         float,
         Option(

@@ -21,7 +21,9 @@ log = structlog.get_logger(__name__)
 class Refresher:
     """Refreshes in a thread: the next records are loaded meanwhile, and wait for no refresh.
 
-    `seconds` is the time from one refresh to the next at least; 0: others refresh.
+    `seconds` is the time from the start of one refresh to the next at least; 0: others refresh. After a refresh that
+    takes longer than half of it, the thread rests for as long as the refresh took: the database is never busy with
+    refreshes alone.
     """
 
     def __init__(self, database: Database, config_dir: Path, retries: RetrySettings, seconds: float) -> None:
@@ -60,9 +62,9 @@ class Refresher:
         while (tables := self._next()) is not None:
             begun = time.monotonic()
             self._refresh(tables)
+            took = time.monotonic() - begun
             with self._news:
-                left = begun + self._seconds - time.monotonic()
-                self._news.wait_for(lambda: self._is_ended, max(0.0, left))
+                self._news.wait_for(lambda: self._is_ended, max(self._seconds - took, took))
 
     def _next(self) -> set[str] | None:
         with self._news:
