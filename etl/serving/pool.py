@@ -12,6 +12,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from etl import queries
 from etl.database.connecting import Database, conninfo_of
 from etl.serving import problems
+from etl.serving.deadlines import Deadline
 
 Connection: TypeAlias = psycopg.AsyncConnection[Any]
 T = TypeVar("T")
@@ -23,6 +24,9 @@ APPLICATION = "etl:serve"
 # Seconds for which a request waits for a connection, and how many may wait.
 WAIT_SECONDS = 2.0
 MAX_WAITING = 200
+# Seconds more than a statement may take, after which the server is taken for away; and those for a new session.
+_GRACE_SECONDS = 2.0
+_NEW_SECONDS = 5.0
 # No role has this name: PostgreSQL has no empty identifiers.
 _UNKNOWN = ""
 
@@ -32,6 +36,7 @@ class Sessions:
 
     def __init__(self, database: Database, *, size: int, statement_seconds: float) -> None:
         self._statement_timeout = f"{round(statement_seconds * 1000)}ms"
+        self._answer_seconds = statement_seconds + _GRACE_SECONDS
         self._roles: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
         """The role of each session that has another than its user."""
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -66,33 +71,47 @@ class Sessions:
     async def session(self, role: str | None) -> AsyncIterator[Connection]:
         """Give a session that only reads, with the rights of a role of the database; each statement is a snapshot.
 
-        Raises PoolTimeout and TooManyRequests when all connections are in use.
+        Raises PoolTimeout and TooManyRequests when all connections are in use, OperationalError when the server does
+        not answer in time.
         """
         async with self._pool.connection() as connection:
-            # The role stays with the session, and each use sets its own: a statement less for most.
-            if self._roles.get(connection) != role:
-                # Until the end of the statement, which may be cancelled, it is unknown which role the session has.
-                self._roles[connection] = _UNKNOWN
-                name = sql.SQL("none") if role is None else sql.Identifier(role)
-                await connection.execute(sql.SQL("set role {}").format(name))
-                if role is None:
-                    del self._roles[connection]
-                else:
-                    self._roles[connection] = role
-            yield connection
+            with Deadline(connection, self._answer_seconds) as deadline:
+                try:
+                    await self._take_role(connection, role)
+                    yield connection
+                except psycopg.OperationalError as error:
+                    if deadline.is_over:
+                        raise _SilentError("the server did not answer in time") from error
+                    raise
+
+    async def _take_role(self, connection: Connection, role: str | None) -> None:
+        # The role stays with the session, and each use sets its own: a statement less for most.
+        if self._roles.get(connection) == role:
+            return
+        # Until the end of the statement, which may be cancelled, it is unknown which role the session has.
+        self._roles[connection] = _UNKNOWN
+        name = sql.SQL("none") if role is None else sql.Identifier(role)
+        await connection.execute(sql.SQL("set role {}").format(name))
+        if role is None:
+            del self._roles[connection]
+        else:
+            self._roles[connection] = role
 
     async def read(self, role: str | None, reading: Callable[[Connection], Awaitable[T]]) -> T:
         """Return what a function reads in a session; after the end of the connection it is called once more.
 
-        Raises ProblemError for errors of the database.
+        Raises ProblemError for errors of the database, and for one that does not answer in time.
         """
         try:
             try:
                 return await self._read(role, reading)
+            except _SilentError:
+                await self._pool.drain()  # So are the other connections, and nothing is asked a second time.
+                raise
             except psycopg.OperationalError as error:
                 if not _is_lost(error):
                     raise
-                await self._pool.check()  # The server was restarted: the other connections are lost, too.
+                await self._pool.drain()  # The server was restarted: the other connections are lost, too.
                 return await self._read(role, reading)
         except (psycopg.Error, PoolTimeout, TooManyRequests) as error:
             raise problems.of_database(error) from error
@@ -102,6 +121,10 @@ class Sessions:
             return await reading(connection)
 
 
+class _SilentError(psycopg.OperationalError):
+    """The server did not answer in time, and would not a second time."""
+
+
 def _is_lost(error: psycopg.OperationalError) -> bool:
     """Return whether an error says that the session has ended, and not that a statement failed in it."""
     return error.sqlstate is None or (error.sqlstate[:2] in {"08", "57"} and error.sqlstate != "57014")
@@ -109,5 +132,6 @@ def _is_lost(error: psycopg.OperationalError) -> bool:
 
 async def configure(connection: Connection, statement_timeout: str) -> None:
     """Pin the settings of a session, as everywhere, and let it only read and obey the policies of its role."""
-    await connection.execute(_SESSION["pin_session"], {"row_security": "on"})
-    await connection.execute(_SQL["limit_session"], {"statement_timeout": statement_timeout})
+    with Deadline(connection, _NEW_SECONDS):
+        await connection.execute(_SESSION["pin_session"], {"row_security": "on"})
+        await connection.execute(_SQL["limit_session"], {"statement_timeout": statement_timeout})

@@ -14,6 +14,7 @@ import psycopg
 from etl import queries
 from etl.database.connecting import Database, conninfo_of
 from etl.serving import problems
+from etl.serving.deadlines import Deadline
 from etl.serving.pool import Connection, configure
 
 SECONDS = 3.0
@@ -88,7 +89,8 @@ class Versions:
         return await self._read(connection)
 
     async def _read(self, connection: Connection) -> Mapping[str, int]:
-        row = await (await connection.execute(_SQL["versions"])).fetchone()
+        with Deadline(connection, SECONDS / 2):
+            row = await (await connection.execute(_SQL["versions"])).fetchone()
         text = str(row[0]) if row and row[0] is not None else ""
         if text != self._text:
             pairs = (pair.rpartition(" ") for pair in text.split("\n") if pair)

@@ -23,6 +23,7 @@ from etl.datasets import Dataset
 from etl.errors import EtlError
 from etl.precalculation import catalogue
 from etl.precalculation.catalogue import Aggregate
+from etl.serving.deadlines import Deadline
 from etl.serving.pool import Connection, Sessions, configure
 from etl.serving.problems import ProblemError
 from etl.serving.tables import Table, read_facts, read_tables
@@ -144,7 +145,7 @@ class Watch:
             while True:
                 async for note in connection.notifies(timeout=POLL_SECONDS):
                     self._hear(note)
-                async with asyncio.timeout(LIVE_SECONDS - POLL_SECONDS):
+                with Deadline(connection, LIVE_SECONDS - POLL_SECONDS):
                     await connection.execute(_SQL["alive"])
                 self._heard_at = _now()
         finally:

@@ -77,11 +77,15 @@ def test_an_answer_ends_in_time_whatever_the_clock_of_a_replica(seconds: float) 
 
 @pytest.mark.slow
 def test_replicas_share_answers_and_none_is_needed(demo: Site, tmp_path: Path) -> None:
-    """A replica sends what another one has kept, also while its table is locked. Without the cache both answer."""
+    """A replica sends what another one has kept, also while its table is locked. Without the cache both answer.
+
+    After the cache is back, answers are shared again.
+    """
     cache = ValkeyServer(data_dir=tmp_path)
     cache.start()
+    port = cache.port
     try:
-        options = ("--cache", f"redis://127.0.0.1:{cache.port}/0", "--statement-timeout", "0.5")
+        options = ("--cache", f"redis://127.0.0.1:{port}/0", "--statement-timeout", "0.5")
         with serving(demo, *options) as one, serving(demo, *options) as two:
             first = one.client.get(ROWS, headers=PLAIN)
             assert first.status_code == 200
@@ -101,6 +105,16 @@ def test_replicas_share_answers_and_none_is_needed(demo: Site, tmp_path: Path) -
                 for path in (ROWS, f"{ROWS}&month=gte.2024-02-01"):
                     assert service.client.get(path).status_code == 200
             assert until(lambda: two.running.events("cache_away"), "the line of the log")
+            cache = ValkeyServer(port=port, data_dir=tmp_path)
+            cache.start()
+
+            def is_shared_again() -> bool:
+                nonlocal first
+                demo.ask("update etl.refreshes set version = version + 1 where aggregate = 'carrier_scorecard'")
+                first = one.client.get(ROWS, headers=PLAIN)
+                return first.status_code == 200 and is_shared()
+
+            until(is_shared_again, "the answer of the other replica, after the cache is back", pause=0.5)
     finally:
         cache.terminate()
         demo.run("precalculate", "carrier_scorecard", "--full")

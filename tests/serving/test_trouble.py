@@ -5,6 +5,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,9 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl.embedded import Server
+from tests.support.relays import Relay
 from tests.support.services import serving
 from tests.support.site import Site
 from tests.support.waiting import until
+
+Trouble = Callable[[Relay], AbstractContextManager[None]]
 
 ROWS = "/v1/aggregates/carrier_scorecard/rows"
 PATHS = (
@@ -103,6 +108,39 @@ def test_a_restart_of_the_database_is_over_when_it_is_over(tmp_path: Path) -> No
             assert service.running.ended().returncode == 0
     finally:
         site.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", [Relay.away, Relay.black_hole])
+def test_a_database_that_is_away_for_a_minute(demo: Site, trouble: Trouble) -> None:
+    """Each request is answered in time, no answer is an old one; afterwards the service is as before."""
+    relay = Relay(demo.conninfo)
+    path = "/v1/aggregates/vehicle_days/rows?vehicle_id=eq.V-AWAY"
+    answers: set[int] = set()
+    try:
+        with serving(demo, conninfo=relay.conninfo) as service:
+            kept = service.client.get(path)
+            assert (kept.status_code, kept.json()["rows"]) == (200, [])
+            with trouble(relay):
+                demo.ask(
+                    "insert into logistics.vehicle_logs (log_id, trip_date, vehicle_id, etl_run, etl_batch, etl_place)"
+                    " values ('AWAY', '2033-02-01', 'V-AWAY', 1, 0, 1)"
+                )
+                demo.run("precalculate", "vehicle_days")
+                end = time.monotonic() + 65
+                while time.monotonic() < end:
+                    got = service.client.get(path, headers={"If-None-Match": kept.headers["etag"]})
+                    answers.add(got.status_code)
+                    assert service.client.get("/healthz").status_code == 200
+                    time.sleep(0.2)
+            until(lambda: service.client.get("/readyz").status_code == 200, "the service", 30, pause=0.2)
+            rows = service.client.get(path, headers={"If-None-Match": kept.headers["etag"]}).json()["rows"]
+            assert [row["count_trips"] for row in rows] == [1]
+            assert answers == {503}
+    finally:
+        relay.close()
+        demo.ask("delete from logistics.vehicle_logs where vehicle_id = 'V-AWAY'")
+        demo.run("precalculate", "vehicle_days")
 
 
 @pytest.mark.slow

@@ -81,6 +81,21 @@ class Relay:
                     each.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         self._passing.set()
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Cut all connections and refuse new ones, like a host whose server is down."""
+        address = self._listener.getsockname()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._cut()
+        yield
+        with self._lock:
+            for each in self._open:
+                each.close()
+            self._open = []
+        self._listener = socket.create_server(address)
+        self._begin(self._accept)
+
     def forget_connections(self) -> None:
         """Drop all packets of the present connections for good; new connections work."""
         with self._lock:
@@ -124,7 +139,7 @@ class Relay:
                 self._begin(self._pump, "to the loader", server, loader)
 
     def _reach(self) -> socket.socket:
-        host, port = str(self._server["host"]), int(str(self._server["port"]))
+        host, port = str(self._server["host"]), int(str(self._server.get("port", 5432)))
         if not host.startswith("/"):
             return socket.create_connection((host, port))
         server = socket.socket(socket.AF_UNIX)
