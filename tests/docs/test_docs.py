@@ -21,6 +21,7 @@ from etl.ingestion.summary import Status
 from etl.settings import SERVICES, file_keys, read_file_settings, service_keys, shipped
 from scripts import update_docs
 from scripts.update_docs import PAGES, ROOT
+from tests.support.browsing import launched
 from tests.support.faults import Connection
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -165,6 +166,34 @@ def test_the_search_works_from_disk(site: Path, word: str, is_found: bool) -> No
     done = subprocess.run([browser, *options, address], capture_output=True, text=True, check=True, timeout=120)
     [answer] = re.findall(r'"md-search-result__meta">([^<]*)<', done.stdout)
     assert re.fullmatch(r"[1-9]\d* matching documents?" if is_found else "No matching documents", answer.strip())
+
+
+_BOXES_OUTSIDE = """
+    (width) => [...document.querySelectorAll(".md-content pre, .md-content table")]
+        .map((box) => [box, box.closest(".md-typeset__scrollwrap, .highlight") ?? box])
+        .filter(([box, frame]) => frame.getBoundingClientRect().right > width
+            || (box.scrollWidth > frame.clientWidth + 1 && !["auto", "scroll"].some((way) =>
+                [frame, box, ...box.querySelectorAll("code")].some((each) => getComputedStyle(each).overflowX == way))))
+        .map(([box]) => box.textContent.trim().slice(0, 60))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 1400])
+def test_no_page_of_the_site_is_wider_than_the_window(site: Path, width: int) -> None:
+    """Code and tables stay in their boxes, and can be scrolled there, on a phone and on a desk."""
+    wrong = {}
+    with launched() as browser:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        paths = [path for path in sorted(site.rglob("*.html")) if path.name != "404.html"]
+        for path in paths:
+            page.goto(path.as_uri())
+            page.locator(".md-content h1").first.wait_for()
+            found = page.evaluate(_BOXES_OUTSIDE, width)
+            if found or page.evaluate("document.documentElement.scrollWidth") > width:
+                wrong[path.relative_to(site).as_posix()] = found
+    assert wrong == {}
+    assert len(paths) > len(PAGES) // 2
 
 
 def test_the_commands_of_the_pages_are_right() -> None:

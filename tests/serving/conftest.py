@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pytest_postgresql.executors import NoopExecutor
 
-from tests.support.browsing import CHROMIUM, is_fault
+from tests.support.browsing import is_fault, launched
 from tests.support.faults import Connection
 from tests.support.services import RunningService, serving
 from tests.support.site import Site
@@ -68,13 +68,8 @@ def guarded(demo: Site) -> Iterator[RunningService]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Give a browser."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: `make test-browser` installs it")
-    if CHROMIUM is None:
-        pytest.skip("no chromium: `make test-browser` installs it")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
-"""The page of the service in a real browser: what tests of it look for."""
+"""Pages in a real browser: what tests of them look for."""
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from tests.support.checkout import ROOT
 
@@ -10,6 +14,18 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@contextmanager
+def launched() -> Iterator[Any]:
+    """Run a browser; without one, and without its driver, the test is skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: `make test-browser` installs it")
+    if CHROMIUM is None:
+        pytest.skip("no chromium: `make test-browser` installs it")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 def settle(page: Any) -> None:
