@@ -162,7 +162,7 @@ def divide(target: Database, dataset: Dataset, *, gives_up: bool) -> list[Divide
     from etl.database import partitions  # noqa: PLC0415 - few commands need it
     from etl.database.division import Division  # noqa: PLC0415 - few commands need it
 
-    wanted = partitions.partitioned_tables(dataset)
+    wanted = partitions.divided_tables(dataset)
     divided = []
     with connecting.connect(target, "etl:partition") as connection:
         for table in wanted:
@@ -171,7 +171,7 @@ def divide(target: Database, dataset: Dataset, *, gives_up: bool) -> list[Divide
                 if division.give_up():
                     divided.append(DividedTable(table=table.name, rows_copied=0, given_up=True))
                 continue
-            was_plain = not partitions.is_divided(connection, table)
+            was_plain = not partitions.is_divided(connection, dataset, table)
             rows = division.run()
             if was_plain:
                 divided.append(DividedTable(table=table.name, rows_copied=rows, given_up=False))

@@ -248,7 +248,7 @@ def create_command(common: Common, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def partition_command(common: Common, name: str, give_up: bool, as_json: bool) -> None:
-    """Turn the tables of a dataset into partitioned ones, as partition_by of its definition says.
+    """Turn the tables of a dataset into partitioned ones, as its definition says (partition_by, partition_hash).
 
     Loads and readers continue: the rows are copied beside the table, and the copy takes its place. After an
     interruption run the same command again.

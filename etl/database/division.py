@@ -14,7 +14,7 @@ from psycopg import sql
 
 from etl import queries
 from etl.database import partitions
-from etl.datasets import Dataset, Table
+from etl.datasets import Dataset, Table, divided_by, hash_partitions, partition_clause
 from etl.errors import BusyError, DatabaseError, UsageError
 from etl.quick_dataclasses import dataclass
 
@@ -95,9 +95,10 @@ class Division:
             copy=self._copy,
             fact=sql.Literal(self.table.name),
             column=sql.Identifier(self.table.partition_by or ""),
+            partition_by=partition_clause(self.dataset, self.table),
             name=sql.Identifier(self._index),
             index=sql.Identifier(self.table.schema, self._index),
-            moment=partitions.moment_of(self.table),
+            moment=partitions.moment_of(self.table) if self.table.partition_by else sql.NULL,
         )
 
     def _execute(self, name: str, **values: object) -> psycopg.Cursor[tuple[object, ...]]:
@@ -105,7 +106,7 @@ class Division:
             "fact": self.table.name,
             "table": self.table.quoted,
             "copy": self._copy.as_string(None),
-            "column": self.table.partition_by,
+            "columns": list(divided_by(self.dataset, self.table)),
             "key": [] if self.table.each else list(self.dataset.key),
             "index": sql.Identifier(self.table.schema, self._index).as_string(None),
         }
@@ -133,7 +134,7 @@ class Division:
         return bool(row[0]) if row else None
 
     def _is_finished(self) -> bool:
-        return partitions.is_divided(self.connection, self.table)
+        return partitions.is_divided(self.connection, self.dataset, self.table)
 
     def _make_copy(self) -> None:
         """Make the empty copy with all that the table has, and try whether it can have its rights and triggers."""
@@ -148,7 +149,11 @@ class Division:
         self.connection.execute(_SQL["index_copy"].format(copy=self._copy, index=sql.Identifier(self._index)))
         with self.connection.transaction(force_rollback=True):
             self._execute("try_rights")
-        partitions.list_fact(self.connection, self.table)
+        if self.table.partition_by:
+            partitions.list_fact(self.connection, self.table)
+        for statement in hash_partitions(self.table, self._copy):
+            self.connection.execute(statement)
+        self._execute("watch_partitions")
         self._execute("enter")
 
     def _watch(self) -> None:
@@ -175,7 +180,7 @@ class Division:
         try:
             return self._copy_rows()
         except psycopg.errors.CheckViolation as error:
-            if error.diag.constraint_name is not None:
+            if error.diag.constraint_name is not None or self.table.partition_by is None:
                 raise
         self._make_partitions()
         try:

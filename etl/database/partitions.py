@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import Dataset, Table, hash_partitions
+from etl.datasets import Dataset, Table, divided_by, hash_partitions
 from etl.datasets.partitions import hashed, partitioned
 from etl.errors import InternalError, UsageError
 from etl.quick_dataclasses import dataclass
@@ -57,6 +57,14 @@ def partitioned_tables(dataset: Dataset) -> list[Table]:
     return tables
 
 
+def divided_tables(dataset: Dataset) -> list[Table]:
+    """Return the tables of a dataset that are divided in any way. Raises UsageError if none is."""
+    tables = [table for table in dataset.tables if divided_by(dataset, table)]
+    if not tables:
+        raise UsageError(f"no table of {dataset.name} has partition_by or partition_hash", hint=f"see {dataset.path}")
+    return tables
+
+
 def install(connection: psycopg.Connection, dataset: Dataset) -> None:
     """List the partitioned tables of a dataset, and make their partitions of the next time.
 
@@ -76,31 +84,29 @@ def install(connection: psycopg.Connection, dataset: Dataset) -> None:
 
 def _make_hash_partitions(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
     """Make the partitions of a table that is divided by the hash of the key, and of one whose partition was dropped."""
-    row = connection.execute(_SQL["kind"], {"table": table.quoted}).fetchone()
-    moduli = [modulus for (modulus,) in connection.execute(_SQL["moduli"], {"table": table.quoted})]
-    if row is None or row[0] != "p" or row[1] != list(dataset.key) or set(moduli) - {table.partition_hash}:
-        raise UsageError(
-            f"the table {table.name} is not divided into {table.partition_hash} partitions by the hash of"
-            f" {', '.join(dataset.key)}, and it cannot be changed to that",
-            hint=f"load into a table of another name, or change partition_hash in {dataset.path}",
-        )
-    for statement in hash_partitions(table):
+    require_divided(connection, dataset, table)
+    moduli = _moduli(connection, table)
+    for statement in hash_partitions(table, table.identifier):
         connection.execute(statement)
     connection.execute(_INSTALLATION["watch_partitions"], {"fact": table.name})
     if 0 < len(moduli) < (table.partition_hash or 0):  # Its rows are gone, and no trigger has noted it.
         connection.execute(_INSTALLATION["add_pending_all"], {"fact": table.name})
 
 
+def _moduli(connection: psycopg.Connection, table: Table) -> list[int]:
+    return [modulus for (modulus,) in connection.execute(_SQL["moduli"], {"table": table.quoted})]
+
+
 def require_divided(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
     """Raise UsageError for a table that is not partitioned as its definition says."""
-    if not is_divided(connection, table):
+    if not is_divided(connection, dataset, table):
         raise UsageError(
-            f"the table {table.name} is not partitioned by {table.partition_by}",
+            f"the table {table.name} is not partitioned by {_way(dataset, table)}",
             hint=f"etl dataset partition {dataset.name}",
         )
 
 
-def is_divided(connection: psycopg.Connection, table: Table) -> bool:
+def is_divided(connection: psycopg.Connection, dataset: Dataset, table: Table) -> bool:
     """Return whether a table is partitioned as its definition says.
 
     Raises UsageError for a table that is partitioned in another way, or is missing.
@@ -108,12 +114,20 @@ def is_divided(connection: psycopg.Connection, table: Table) -> bool:
     row = connection.execute(_SQL["kind"], {"table": table.quoted}).fetchone()
     if row is None:
         raise UsageError(f"the table {table.name} is missing", hint="etl db migrate")
-    if row[0] == "p" and row[1] != [table.partition_by]:
+    if row[0] != "p":
+        return False
+    has_other_number = table.partition_hash is not None and set(_moduli(connection, table)) - {table.partition_hash}
+    if row[1] != list(divided_by(dataset, table)) or row[2] != (table.partition_hash is not None) or has_other_number:
         raise UsageError(
-            f"the table {table.name} is partitioned, but not by {table.partition_by}",
-            hint="load into a table of another name, or change partition_by",
+            f"the table {table.name} is partitioned, but not by {_way(dataset, table)}",
+            hint=f"load into a table of another name, or change how {dataset.path} divides it",
         )
-    return bool(row[0] == "p")
+    return True
+
+
+def _way(dataset: Dataset, table: Table) -> str:
+    columns = ", ".join(divided_by(dataset, table))
+    return columns if table.partition_hash is None else f"the hash of {columns} into {table.partition_hash}"
 
 
 def list_fact(connection: psycopg.Connection, table: Table) -> None:

@@ -19,7 +19,7 @@ _DIGEST_COLUMN = {DIGEST: sql.Identifier(DIGEST) + sql.SQL(" bigint")}
 def ddl(dataset: Dataset) -> list[sql.Composed]:
     """Return the statements that create the tables of a dataset; running them again changes nothing."""
     bare = [table for table in dataset.tables if table.each or not dataset.key]
-    hashed = [statement for table in dataset.tables for statement in hash_partitions(table)]
+    hashed = [statement for table in dataset.tables for statement in hash_partitions(table, table.identifier)]
     return [*creation(dataset), *hashed, *(replica_identity(table.identifier) for table in bare)]
 
 
@@ -102,22 +102,34 @@ def _create_table(
     created = sql.SQL("create table if not exists {} (\n    {}\n)").format(
         table.identifier, sql.SQL(",\n    ").join(lines)
     )
+    return created + partition_clause(dataset, table)
+
+
+def divided_by(dataset: Dataset, table: Table) -> tuple[str, ...]:
+    """Return the columns by which a table is divided."""
     if table.partition_hash is not None:
-        return created + sql.SQL(" partition by hash ({})").format(listed(dataset.key))
-    if table.partition_by is None:
-        return created
-    return created + sql.SQL(" partition by range ({})").format(sql.Identifier(table.partition_by))
+        return dataset.key
+    return () if table.partition_by is None else (table.partition_by,)
 
 
-def hash_partitions(table: Table) -> Iterator[sql.Composed]:
-    """Yield the statements that make the partitions of a table that is divided by a hash."""
+def partition_clause(dataset: Dataset, table: Table) -> sql.Composable:
+    """Return the end of the statement that makes a table: how it is divided."""
+    columns = divided_by(dataset, table)
+    if not columns:
+        return sql.SQL("")
+    way = sql.SQL(" partition by range ({})" if table.partition_hash is None else " partition by hash ({})")
+    return way.format(listed(columns))
+
+
+def hash_partitions(table: Table, parent: sql.Identifier) -> Iterator[sql.Composed]:
+    """Yield the statements that make the partitions of a table that is divided by a hash: of `parent`, by its names."""
     for number in range(table.partition_hash or 0):
         schema, name = table.name.split(".")
         yield sql.SQL(
             "create table if not exists {} partition of {} for values with (modulus {}, remainder {})"
         ).format(
             sql.Identifier(schema, f"{name[:50]}_h{number}"),
-            table.identifier,
+            parent,
             sql.Literal(table.partition_hash),
             sql.Literal(number),
         )

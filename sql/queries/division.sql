@@ -13,7 +13,10 @@ select shape = '' from etl.divisions where fact = %(fact)s;
 -- name: obstacles
 -- List the reasons for which a table cannot be divided: objects that a copy would not have.
 with source as (
-    select pg_class.*, (select attnum from pg_attribute where attrelid = pg_class.oid and attname = %(column)s) as divided_by
+    select
+        pg_class.*,
+        array(select attnum from pg_attribute where attrelid = pg_class.oid and attname = any (%(columns)s)) as divided_by,
+        array_to_string(%(columns)s::text[], ', ') as names
     from pg_class
     where oid = to_regclass(%(table)s)
 )
@@ -25,17 +28,17 @@ where 3 > (
     where attrelid = source.oid and attname in ('etl_run', 'etl_batch', 'etl_place') and attnotnull
 )
 union all
-select format('constraint %%s is unique without %%s', conname, %(column)s)
+select format('constraint %%s is unique without %%s', conname, names)
 from source join pg_constraint on conrelid = source.oid
-where divided_by <> all (conkey) and (contype = 'u' or contype = 'p' and cardinality(%(key)s::text[]) = 0)
+where not divided_by <@ conkey and (contype = 'u' or contype = 'p' and cardinality(%(key)s::text[]) = 0)
 union all
 select format('constraint %%s excludes rows', conname)
 from source join pg_constraint on conrelid = source.oid
 where contype = 'x'
 union all
-select format('index %%s is unique without %%s', indexrelid::regclass, %(column)s)
+select format('index %%s is unique without %%s', indexrelid::regclass, names)
 from source join pg_index on indrelid = source.oid
-where indisunique and divided_by <> all (indkey::smallint[])
+where indisunique and not divided_by <@ indkey::smallint[]
     and not exists (select from pg_constraint where conindid = indexrelid and conrelid = source.oid)
 union all
 select format('trigger %%s has transition tables for each row', tgname)
@@ -90,11 +93,17 @@ drop schema etl_partitioning;
 create table {copy} (
     like {table} including defaults including constraints including generated including storage including compression
     including statistics including comments
-) partition by range ({column});
+) {partition_by};
+
+-- name: watch_partitions
+-- Let the partitions of the copy note the changes of statements that name them, as the table does.
+select etl.watch_partition(to_regclass(%(table)s), inhrelid::regclass)
+from pg_inherits
+where inhparent = to_regclass(%(copy)s);
 
 -- name: copy_indexes
 -- Give the copy the keys, foreign keys and indexes of the table.
-select etl.copy_indexes(to_regclass(%(table)s), to_regclass(%(copy)s), %(column)s, %(key)s);
+select etl.copy_indexes(to_regclass(%(table)s), to_regclass(%(copy)s), %(columns)s, %(key)s);
 
 -- name: index_copy
 -- Find the rows of a lineage in the copy.

@@ -1,5 +1,5 @@
 -- name: kind
--- Return the kind of a table, and the columns by which it is partitioned; no row for a missing table.
+-- Return the kind of a table, the columns by which it is partitioned, and whether by their hash; no row for a missing table.
 select
     relkind::text,
     array(
@@ -7,7 +7,8 @@ select
         from unnest(partattrs::smallint[]) with ordinality as part (number, place)
         join pg_attribute on attrelid = pg_class.oid and attnum = part.number
         order by place
-    )
+    ),
+    partstrat = 'h'
 from pg_class
 left join pg_partitioned_table on partrelid = pg_class.oid
 where pg_class.oid = to_regclass(%(table)s);

@@ -1,6 +1,7 @@
 """A table that is in use becomes a partitioned one."""
 
 import json
+import re
 from itertools import count
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from etl.database.connecting import Database, connect
 from etl.database.division import Division
 from etl.datasets import read
-from tests.database.test_partitions import VISITS, _define, _partitions, _visits, _write
+from tests.database.test_partitions import HASHED, VISITS, _define, _partitions, _visits, _write
 from tests.support.site import Site
 
 DIVIDED = VISITS.replace("MODE", "merge")
+BY_HASH = HASHED.replace("MODE", "merge")
 PLAIN = DIVIDED.replace('partition_by = "at"\n', "")
 EXTRAS = """
 create table public.carriers (id integer primary key);
@@ -35,16 +37,16 @@ create trigger stamp before insert on logistics.visits for each row execute func
 """
 
 
-def _plain(site: Site) -> None:
+def _plain(site: Site, divided: str = DIVIDED) -> None:
     """Make the tables and the aggregate as they are before, and load visits."""
     _define(site, "merge")
     site.ask("drop table logistics.visits, logistics.visit_lines")
     site.ask("delete from etl.partitions; delete from etl.partitioned_facts")
-    site.define(PLAIN)
+    site.define(re.sub("partition_.*\n", "", divided))
     assert site.run("db", "migrate").returncode == 0
     loaded = site.run("load", "visits", _write(site, _visits()))
     assert loaded.returncode == 0, loaded.stderr
-    site.write_definition(DIVIDED)
+    site.write_definition(divided)
 
 
 def _contents(site: Site) -> list[Any]:
@@ -97,6 +99,30 @@ def test_a_table_in_use_becomes_a_partitioned_one(site: Site) -> None:
     assert site.value("select count(*) from pg_class where relname ~ 'etl_division'") == 0
 
 
+def test_a_table_in_use_is_divided_by_the_hash_of_its_key(site: Site) -> None:
+    """The rows are in the partitions of their keys, child rows beside their records; loads and aggregates work."""
+    _plain(site, BY_HASH)
+    before = _contents(site)
+    done = site.run("dataset", "partition", "visits")
+    assert done.returncode == 0, done.stderr
+    assert _contents(site) == before
+    for table in ("visits", "visit_lines"):
+        assert _partitions(site, f"logistics.{table}") == [f"{table}_h{number}" for number in range(3)]
+        assert all(site.value(f"select count(*) from logistics.{table}_h{number}") for number in range(3))  # noqa: S608 - a constant
+    moved = [{"id": 7, "at": "2031-05-05T00:00Z", "weight": 6, "lines": [{}] * 3}]
+    assert site.run("load", "visits", _write(site, moved, "moved.json")).returncode == 0
+    assert site.ask(
+        "select weight, (select count(*) from logistics.visit_lines where id = 7) from logistics.visits where id = 7"
+    ) == [(6, 3)]
+    assert site.value("select count(*) from logistics.visits") == len(before[0])
+    site.ask("update logistics.visits_h1 set weight = 99")
+    assert site.run("precalculate", "visit_months").returncode == 0
+    assert site.run("precalculate", "visit_months", "--verify").returncode == 0
+    refused = site.run("retention", "visits", "--keep", "1d")
+    assert (refused.returncode, "partition_by" in refused.stderr) == (2, True), refused.stderr
+    assert site.run("dataset", "partition", "visits").stdout == "there is nothing to do for the tables of visits\n"
+
+
 class Killed(Exception):
     """The process of a division has ended at once."""
 
@@ -124,11 +150,16 @@ def _divide(site: Site, most: int | None = None) -> bool:
     return True
 
 
-def test_a_division_that_is_killed_at_any_statement_is_continued(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "divided", [pytest.param(DIVIDED, id="months"), pytest.param(BY_HASH, marks=pytest.mark.slow, id="hash")]
+)
+def test_a_division_that_is_killed_at_any_statement_is_continued(
+    site: Site, monkeypatch: pytest.MonkeyPatch, divided: str
+) -> None:
     """Whichever statement was the last one, no row is lost or doubled, and changes between are in the copy."""
     monkeypatch.setattr("etl.database.division._ROWS", 100)
     monkeypatch.setattr("etl.database.division._FEW", 30)
-    _plain(site)
+    _plain(site, divided)
     expected = _contents(site)
     for number in count(1):
         is_finished = _divide(site, number)
