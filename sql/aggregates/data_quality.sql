@@ -145,7 +145,13 @@ kept_by_batch as (
         count(*) filter (
             where greatest(created_at, picked_up_at, stated_delivered_at, updated_at) > (select newest from load)
         ) as count_future_times
-    from analytics.judged_shipments() as shipments
+    -- OFFSET 0: the end of a shipment is found once, and not once for each count that reads it.
+    from (
+        select
+            etl_run, etl_batch, log_id, end_state, is_unknown_status, created_at, picked_up_at, stated_delivered_at, updated_at
+        from analytics.judged_shipments()
+        offset 0
+    ) as shipments
     left join logistics.vehicle_logs using (log_id)
     group by shipments.etl_run, shipments.etl_batch
     union all
