@@ -137,10 +137,10 @@ kept_by_batch as (
         count(shipments.log_id) filter (where vehicle_logs.log_id is null) as count_orphans,
         count(*) filter (where stated_delivered_at < picked_up_at) as count_delivered_before_picked_up,
         count(*) filter (where is_unknown_status) as count_unknown_status,
-        count(*) filter (where end_state = 'delivered' and stated_delivered_at is null)
+        -- The cheap conditions first: most shipments have a delivery time, which a contradicting status takes away.
+        count(*) filter (where stated_delivered_at is null and end_state = 'delivered')
             as count_closed_without_delivery_time,
-        count(*) filter (where end_state in ('returned', 'lost', 'cancelled') and stated_delivered_at is not null)
-            as count_contradicting_status,
+        count(*) filter (where stated_delivered_at is not null and delivered_at is null) as count_contradicting_status,
         0 as count_name_variants,
         count(*) filter (
             where greatest(created_at, picked_up_at, stated_delivered_at, updated_at) > (select newest from load)

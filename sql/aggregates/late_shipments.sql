@@ -20,6 +20,44 @@
 -- column destination_country: country of destination; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
 -- column destination_city: city of destination; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
 -- column weight_kg: weight. Unit: kg, as in the data. Of: the shipment. Null: the data has none. Adds up: no.
+with undelivered as materialized (
+    -- One scan for the open shipments, which have no delivery time, and for the newest time: that is at or after the newest
+    -- creation, which an index finds. So the status is looked up of few shipments.
+    select
+        shipment_id,
+        order_id,
+        carrier,
+        service_level,
+        status,
+        end_state,
+        origin_country,
+        origin_city,
+        destination_country,
+        destination_city,
+        created_at,
+        picked_up_at,
+        promised_at,
+        first_promised_at,
+        stated_delivered_at,
+        updated_at,
+        weight_kg
+    from analytics.judged_shipments()
+    where stated_delivered_at is null
+        or greatest(created_at, picked_up_at, stated_delivered_at, updated_at) >= (
+            select coalesce(max(created_at), '-infinity')
+            from (
+                select created_at from analytics.judged_shipments() where created_at is not null
+                order by created_at desc limit 1
+            ) as created_last
+        )
+),
+newest as materialized (
+    select as_of.as_of
+    from (
+        select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at)) as latest from undelivered
+    ) as times
+    cross join lateral analytics.as_of(times.latest)
+)
 select
     carrier,
     shipment_id,
@@ -37,7 +75,6 @@ select
     destination_country,
     destination_city,
     weight_kg
-from analytics.judged_shipments()
-cross join analytics.as_of() as newest
--- Without a delivery time, as all open shipments are: this is known before the status is looked up.
+from undelivered
+cross join newest
 where end_state = 'open' and stated_delivered_at is null and promised_at < as_of

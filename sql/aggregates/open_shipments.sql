@@ -21,7 +21,39 @@
 -- column sum_weight_kg: weight. Unit: kg, as in the data. Of: shipments of count_weighed; 0 where there is none. Null: never. Adds up: yes.
 -- column count_costed: shipments with a freight cost. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column sum_freight_cost: freight cost. Unit: currency of the books, as in the data. Of: shipments of count_costed; 0 where there is none. Null: never. Adds up: yes.
-with still_open as (
+with undelivered as materialized (
+    -- One scan for the open shipments, which have no delivery time, and for the newest time: that is at or after the newest
+    -- creation, which an index finds. So the status is looked up of few shipments.
+    select
+        carrier,
+        end_state,
+        is_unknown_status,
+        created_at,
+        picked_up_at,
+        promised_at,
+        stated_delivered_at,
+        updated_at,
+        weight_kg,
+        freight_cost,
+        pieces
+    from analytics.judged_shipments()
+    where stated_delivered_at is null
+        or greatest(created_at, picked_up_at, stated_delivered_at, updated_at) >= (
+            select coalesce(max(created_at), '-infinity')
+            from (
+                select created_at from analytics.judged_shipments() where created_at is not null
+                order by created_at desc limit 1
+            ) as created_last
+        )
+),
+newest as materialized (
+    select as_of.as_of
+    from (
+        select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at)) as latest from undelivered
+    ) as times
+    cross join lateral analytics.as_of(times.latest)
+),
+still_open as (
     select
         shipments.*,
         newest.as_of,
@@ -31,9 +63,8 @@ with still_open as (
             else 0
         end as age_hours,
         analytics.hours_between(shipments.promised_at, newest.as_of) as overdue_hours
-    from analytics.judged_shipments() as shipments
-    cross join analytics.as_of() as newest
-    -- Without a delivery time, as all open shipments are: this is known before the status is looked up.
+    from undelivered as shipments
+    cross join newest
     where shipments.end_state = 'open' and shipments.stated_delivered_at is null
 )
 select

@@ -18,7 +18,39 @@
 -- column count_exception: shipments with the status exception, compared without case and outer blanks, late or not. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_exception_valued: such shipments with a declared value. Unit: number. Of: shipments of count_exception. Null: never. Adds up: yes.
 -- column sum_exception_declared_value: declared value. Unit: amounts of the currency of the row, as in the data. Of: shipments of count_exception_valued; 0 where there is none. Null: never. Adds up: yes.
-with still_open as (
+with undelivered as materialized (
+    -- One scan for the open shipments, which have no delivery time, and for the newest time: that is at or after the newest
+    -- creation, which an index finds. So the status is looked up of few shipments.
+    select
+        carrier,
+        status,
+        end_state,
+        destination_country,
+        created_at,
+        picked_up_at,
+        promised_at,
+        stated_delivered_at,
+        updated_at,
+        declared_amount,
+        declared_currency
+    from analytics.valued_shipments()
+    where stated_delivered_at is null
+        or greatest(created_at, picked_up_at, stated_delivered_at, updated_at) >= (
+            select coalesce(max(created_at), '-infinity')
+            from (
+                select created_at from analytics.judged_shipments() where created_at is not null
+                order by created_at desc limit 1
+            ) as created_last
+        )
+),
+newest as materialized (
+    select as_of.as_of
+    from (
+        select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at)) as latest from undelivered
+    ) as times
+    cross join lateral analytics.as_of(times.latest)
+),
+still_open as (
     select
         shipments.carrier,
         shipments.destination_country,
@@ -27,9 +59,8 @@ with still_open as (
         newest.as_of,
         coalesce(shipments.promised_at < newest.as_of, false) as is_late,
         coalesce(analytics.folded(shipments.status) = 'exception', false) as is_exception
-    from analytics.valued_shipments() as shipments
-    cross join analytics.as_of() as newest
-    -- Without a delivery time, as all open shipments are: this is known before the status is looked up.
+    from undelivered as shipments
+    cross join newest
     where shipments.end_state = 'open' and shipments.stated_delivered_at is null
 )
 select

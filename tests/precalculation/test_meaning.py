@@ -83,6 +83,31 @@ def test_a_status_that_the_user_adds_closes_its_shipments(connection: Connection
     assert rows_of(connection, "open_shipments", "count_shipments") == []
 
 
+def test_a_status_is_found_however_it_is_written(connection: Connection) -> None:
+    """Capitals, blanks and letters beyond ASCII change no meaning, and a name is mapped before it becomes a key."""
+    connection.execute("insert into analytics.shipment_states values ('zurück an lager', 'returned')")
+    connection.execute(
+        "insert into analytics.name_spellings values ('carrier', 'dhl', 'DHL'), ('carrier', '', '(none) of them')"
+    )
+    returned = (
+        "zurück an lager",
+        "ZURÜCK AN LAGER",
+        "Zurück An Lager",
+        " zurÜck an Lager ",
+        "RETURNED",
+        "Returned",
+        "reTurned",
+    )
+    for number, status in enumerate((*returned, "zurueck", " ", None)):
+        carrier = (None, "dhl", "", "(none)")[number % 4]
+        add(connection, "shipments", shipment_id=f"S{number}", created_at=START, status=status, carrier=carrier)
+    query = "select carrier, end_state, is_unknown_status from analytics.judged_shipments() order by shipment_id"
+    carriers = ("(none)", "DHL", '"(none) of them"', '"(none)"')
+    ends = [*[("returned", False)] * len(returned), ("open", True), ("open", False), ("open", False)]
+    expected = [(carriers[number % 4], *end) for number, end in enumerate(ends)]
+    assert connection.execute(query).fetchall() == expected
+
+
 def test_an_unknown_value_is_not_zero(connection: Connection) -> None:
     """The number of known costs is beside their sum, and a trip with an unknown weight has no load factor."""
     add(connection, "vehicles", vehicle_id="V1", capacity_kg=1000)
