@@ -11,7 +11,8 @@ from etl.optional_modules import without
 from etl.quick_dataclasses import dataclass
 from etl.standard_streams import one_line, printable, styled
 
-with without("rich"):  # It would draw tracebacks, which are one line here, and needs a tenth of the start.
+# rich would draw tracebacks, which are one line here, and needs a tenth of the start. colorama is for Windows.
+with without("rich"), without("colorama"):
     import structlog
 
 LogFormat = Literal["auto", "console", "json"]

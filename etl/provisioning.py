@@ -3,9 +3,10 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import structlog
@@ -16,14 +17,17 @@ from etl.database import connecting, inventory, migrations, sessions, tables
 from etl.database.connecting import Database
 from etl.database.inventory import Made
 from etl.database.sqlstates import code_of, condition
+from etl.database.watching import ServerConnection
 from etl.datasets import Dataset, histories
 from etl.errors import DefinitionError, EtlError, UnreachableError, UsageError, combined
 from etl.ingestion.destination import refusals
 from etl.ingestion.ledger import losses
-from etl.precalculation import catalogue, installation
+from etl.precalculation import catalogue
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _LONGEST_PAUSE = 5.0
 """Seconds: a server that has started should not be idle for long."""
@@ -49,6 +53,8 @@ def migrate(target: Database, config_dir: Path) -> Migrated:
     Raises UsageError when the server is too old or denies a statement, and at the end LeftOutError when a definition or
     an aggregate is wrong: the others are installed.
     """
+    from etl.precalculation import installation  # noqa: PLC0415 - each command imports this module
+
     errors: list[EtlError] = []
     valid, wrong = datasets.look(config_dir)
     aggregates, wrong_aggregates = catalogue.look(config_dir)
@@ -111,6 +117,8 @@ def create(target: Database, dataset: Dataset) -> Made:
 
     Raises UsageError when the server denies a statement, DefinitionError when a constant does not fit its column.
     """
+    from etl.precalculation import installation  # noqa: PLC0415 - each command imports this module
+
     require_fitting(dataset)
     with connecting.connect(target, "etl:migrate") as connection:
         sessions.require_usable(connection)
@@ -194,11 +202,12 @@ class Patience:
 
 @contextmanager
 def opened(
-    address: str, config_dir: Path, patience: Patience | None = None, *, creates: bool = True
+    address: str, config_dir: Path, patience: Patience | None = None, *, creates: bool = True, connects: bool = False
 ) -> Iterator[Database]:
     """Yield the database of an address, with its embedded server running; a new embedded database is migrated.
 
-    With `creates=False` nothing is made. Raises UsageError when the database is not at the migration that this
+    With `creates=False` nothing is made. With `connects` the caller connects at once, and gets the connection that
+    looked at the migration. Raises UsageError when the database is not at the migration that this
     installation needs, or there is none and none may be made.
     """
     if not creates:
@@ -206,26 +215,34 @@ def opened(
     with connecting.serving(address) as target:
         try:
             again = retrying.policy(RetrySettings(), refusals.is_transient, _note_retry)
-            is_new = _patiently(lambda: again(_is_new, target, creates=creates), patience)
+            connection, is_new = _patiently(lambda: again(_look, target, creates=creates), patience)
         except psycopg.Error as error:
             raise refusals.as_etl_error(error, target) from error
+        if is_new or not connects:
+            connection.close()
         if is_new:
             try:
                 migrate(target, config_dir)
             except LeftOutError as error:
                 log.warning("definitions_ignored", reason=str(error), hint=error.hint)
-        yield target
+        with nullcontext() if connection.closed else connecting.hand_over(target, connection):
+            yield target
 
 
-def _is_new(target: Database, *, creates: bool) -> bool:
-    with connecting.connect(target) as connection:
+def _look(target: Database, *, creates: bool) -> tuple[ServerConnection, bool]:
+    """Return a connection to the database, and whether it is new and may be migrated."""
+    connection = connecting.connect(target)
+    try:
         is_new = creates and target.embedded and not migrations.is_migrated(connection)
         if not is_new:
             migrations.require_migrated(connection)
-        return is_new
+    except BaseException:
+        connection.close()
+        raise
+    return connection, is_new
 
 
-def _patiently(look: Callable[[], bool], patience: Patience | None) -> bool:
+def _patiently(look: Callable[[], T], patience: Patience | None) -> T:
     """Look at a database; while it cannot be reached, look again until patience ends."""
     started = time.monotonic()
     for number in itertools.count():

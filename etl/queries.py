@@ -57,6 +57,11 @@ def load(name: str) -> Queries:
     return Queries(name)
 
 
+def together(*statements: sql.Composable) -> sql.Composed:
+    """Return statements without values as one text: the server runs one after the other, and answers once."""
+    return sql.SQL(";\n").join(statements)
+
+
 def one(connection: psycopg.Connection, statement: sql.SQL | sql.Composed, values: Values = None) -> dict[str, Any]:
     """Return the only row of a statement, by column.
 

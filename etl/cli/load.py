@@ -139,7 +139,7 @@ def _begun(
 ) -> Iterator[Load]:
     """Yield the load with its database, which a signal or the end of the time stops."""
     patience = common.patience(settings.retries, settings.retry_for)
-    with ending_after(timeout), common.database(patience) as database, stopped_by_signals() as stop:
+    with ending_after(timeout), common.database(patience, connects=True) as database, stopped_by_signals() as stop:
         logs = replace(common.logs, below=shown.height)
         yield Load(database=database, settings=settings, targets=targets, stop=stop, logs=logs, watch=shown)
 

@@ -185,10 +185,13 @@ class Common:
             yield database
 
     @contextmanager
-    def database(self, patience: "Patience | None" = None, *, creates: bool = True) -> Iterator["Database"]:
+    def database(
+        self, patience: "Patience | None" = None, *, creates: bool = True, connects: bool = False
+    ) -> Iterator["Database"]:
         """Yield the database with its server started, and migrated; `patience` is for one that is away at the start.
 
         With `creates=False` an embedded server that is missing is an error: what the command is about is elsewhere.
+        `connects`: the command connects at once.
         """
         from etl.database.connecting import require_existing
         from etl.provisioning import opened
@@ -197,7 +200,8 @@ class Common:
             self.announce_creation()
         else:
             require_existing(self.address)
-        with opened(self.address, self.config_dir, patience) as database, _refusals_as_errors(database):
+        opening = opened(self.address, self.config_dir, patience, connects=connects)
+        with opening as database, _refusals_as_errors(database):
             yield database
 
     def announce_creation(self) -> None:

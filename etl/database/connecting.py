@@ -25,6 +25,8 @@ from etl.quick_dataclasses import dataclass
 
 EMBEDDED = "embedded:"
 
+_PROGRAM = "etl"
+
 EMBEDDED_FOLDER = Path(".etl/postgres")
 
 # The variables of libpq that name a server (C2); its other variables only add details.
@@ -61,6 +63,8 @@ class Database:
     """The device and the number of its data folder, which another folder of this name does not have."""
     known_pooling: list[Pooling] = field(default_factory=list, repr=False, compare=False)
     """How the first connection reached the server, found once; empty before."""
+    spare: list[ServerConnection] = field(default_factory=list, repr=False, compare=False)
+    """The connection that looked at the database, until another one is asked for (see `hand_over`)."""
 
     @property
     def place(self) -> str:
@@ -151,7 +155,7 @@ def _require_readable(address: str) -> None:
         )
 
 
-def connect(database: Database, application_name: str = "etl", *, sees_all: bool = True) -> ServerConnection:
+def connect(database: Database, application_name: str = _PROGRAM, *, sees_all: bool = True) -> ServerConnection:
     """Open an autocommit connection with pinned session settings.
 
     With `sees_all` the server refuses a statement where a policy of a table would hide rows from it.
@@ -159,8 +163,21 @@ def connect(database: Database, application_name: str = "etl", *, sees_all: bool
     Raises UsageError when the server refuses this user or database, or a pooler shares the session with others;
     DatabaseError when the server cannot be reached.
     """
+    if database.spare and sees_all and application_name == _PROGRAM:
+        return database.spare.pop()
     with _explained(database, application_name):
         return _open(database, application_name, sees_all=sees_all)
+
+
+@contextmanager
+def hand_over(database: Database, connection: ServerConnection) -> Iterator[None]:
+    """Leave a connection of `connect` to the next call of it in this context: to make another one takes some 10 ms."""
+    database.spare.append(connection)
+    try:
+        yield
+    finally:
+        while database.spare:
+            database.spare.pop().close()
 
 
 def connect_to_inspect(database: Database) -> tuple[ServerConnection, Pooling]:
@@ -317,7 +334,7 @@ class Session:
 
     def __init__(self, database: Database, application_name: str) -> None:
         self.remembered: dict[Hashable, Any] = {}
-        self._database = database
+        self.database = database
         self._application_name = application_name
         self._reopened: Callable[[psycopg.Connection], None] | None = None
         self._lost: tuple[int, ...] = ()
@@ -338,7 +355,7 @@ class Session:
             self._lost += (self._connection.backend,)
         self._connection = None
         self.remembered.clear()
-        connection = _open(self._database, self._application_name)
+        connection = _open(self.database, self._application_name)
         connection.replaced = self._lost
         try:
             if self._reopened is not None:
@@ -357,10 +374,27 @@ class Session:
             return False
         try:
             connection.execute(queries.load("database")["release_session"], prepare=False)
-            connection.execute(queries.load("database")["name_session"], {"name": self._application_name})
+            self._name(connection)
         except psycopg.Error:
             return False
         return True
+
+    def serve(self, application_name: str) -> bool:
+        """Give the session to other work, which has this name. Return whether it can be used."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return False
+        if application_name == self._application_name:
+            return True
+        self._application_name = application_name
+        try:
+            self._name(connection)
+        except psycopg.Error:
+            return False
+        return True
+
+    def _name(self, connection: psycopg.Connection) -> None:
+        connection.execute(queries.load("database")["name_session"], {"name": self._application_name})
 
     def close(self) -> None:
         """Close the connection."""

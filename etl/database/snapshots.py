@@ -33,8 +33,8 @@ def one_snapshot(
     """
     identifiers = [sql.Identifier(*name.split(".", 1)) for name in sorted(set(tables))]
     with connection.transaction(force_rollback=force_rollback):
-        connection.execute(_SQL["see_one_snapshot"])
-        connection.execute(_SQL["lock_against_ddl"].format(tables=sql.SQL(", ").join(identifiers)))
+        locked = _SQL["lock_against_ddl"].format(tables=sql.SQL(", ").join(identifiers))
+        connection.execute(queries.together(_SQL["see_one_snapshot"], locked))
         yield
 
 

@@ -1,6 +1,7 @@
 """The tables of a dataset: creates and extends them, and checks what a load needs of them."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import psycopg
@@ -155,21 +156,23 @@ def guarded_columns(connection: psycopg.Connection, dataset: Dataset) -> frozens
 
     Empty if the user may not create a temporary table, which the comparison needs.
     """
-    guarded = set()
+    expected = [f"etl_expected_{number}" for number in range(len(dataset.tables))]
+    made = [
+        limits_ddl(table, sql.Identifier("pg_temp", name)) for table, name in zip(dataset.tables, expected, strict=True)
+    ]
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute(_SQL["hush_notices"])
-            for table in dataset.tables:
-                connection.execute(limits_ddl(table, sql.Identifier("pg_temp", "etl_expected")))
-                expected = _limits(connection, "pg_temp.etl_expected")
-                existing = _limits(connection, table.quoted)
-                guarded |= {
-                    (table.name, name) for name, limits in expected.items() if limits <= existing.get(name, set())
-                }
-                connection.execute(_SQL["drop_expected"])
+            connection.execute(queries.together(_SQL["hush_notices"], *made))
+            names = [f"pg_temp.{name}" for name in expected]
+            limits = _limits(connection, [*names, *(table.quoted for table in dataset.tables)])
     except psycopg.errors.InsufficientPrivilege:
         return frozenset()
-    return frozenset(guarded)
+    return frozenset(
+        (table.name, column)
+        for table, name in zip(dataset.tables, names, strict=True)
+        for column, checks in limits[name].items()
+        if checks <= limits[table.quoted].get(column, set())
+    )
 
 
 def with_digests(connection: psycopg.Connection, dataset: Dataset) -> Dataset:
@@ -194,8 +197,12 @@ def skipping_tables(connection: psycopg.Connection, dataset: Dataset) -> frozens
     return frozenset(number for (number,) in connection.execute(_SQL["skipping_tables"], {"tables": names}))
 
 
-def _limits(connection: psycopg.Connection, table: str) -> dict[str, set[str]]:
-    return {name: set(limits) for name, limits in connection.execute(_SQL["limits"], {"table": table})}
+def _limits(connection: psycopg.Connection, tables: Sequence[str]) -> defaultdict[str, dict[str, set[str]]]:
+    """Return the limits of each column of tables."""
+    found: defaultdict[str, dict[str, set[str]]] = defaultdict(dict)
+    for table, column, limits in connection.execute(_SQL["limits"], {"tables": list(tables)}):
+        found[table][column] = set(limits)
+    return found
 
 
 def require_key(connection: psycopg.Connection, dataset: Dataset) -> None:

@@ -4,8 +4,6 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from etl.embedded.sockets import SOCKET_PORT
 
 _SETTINGS = """\
@@ -56,6 +54,8 @@ def server_conf(port: int | None, socket_folder: Path) -> str:
 
 def _memory_bytes() -> int:
     """Return the bytes of memory that this machine or container may use."""
+    import psutil  # noqa: PLC0415 - needed when the server starts, and takes some 5 ms of each command
+
     allowed = [psutil.virtual_memory().total]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # no such cgroup, or the word `max`

@@ -1,9 +1,8 @@
 """The postmaster of a data folder, from its postmaster.pid."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from etl.embedded.sockets import SOCKET_PORT, socket_folder
 from etl.quick_dataclasses import dataclass
@@ -29,21 +28,38 @@ class Postmaster:
 def living(data: Path) -> Postmaster | None:
     """Return the running postmaster, or None. Another process with its old id is not taken for it."""
     postmaster = last(data)
-    try:
-        process = psutil.Process(postmaster.pid) if postmaster else None
-        if process is None or not (process.cmdline()[1:3] == ["-D", str(data)] or _works_in(process, data)):
-            return None
-    except (ValueError, psutil.Error):
+    if postmaster is None:
         return None
-    return postmaster
+    arguments = _arguments(postmaster.pid)
+    if arguments[1:3] == ["-D", str(data)] or (arguments[1:2] == ["-D"] and _works_in(postmaster.pid, data)):
+        return postmaster
+    return None
 
 
-def _works_in(process: psutil.Process, data: Path) -> bool:
-    """Return whether a process is a postmaster of this folder that was moved since it started."""
-    if process.cmdline()[1:2] != ["-D"]:
-        return False
-    with suppress(OSError):
-        return Path(process.cwd()).samefile(data)
+def _arguments(pid: int) -> list[str]:
+    """Return the command line of a process, empty for one that has ended or is not ours to see.
+
+    Each command asks: on Linux it does without psutil, whose import takes longer than the answer.
+    """
+    if Path("/proc/self").exists():
+        try:
+            return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
+        except OSError:
+            return []
+    import psutil  # noqa: PLC0415 - as above
+
+    try:
+        return psutil.Process(pid).cmdline()
+    except (ValueError, psutil.Error):
+        return []
+
+
+def _works_in(pid: int, data: Path) -> bool:
+    """Return whether a postmaster works in this folder: the folder was moved since it started."""
+    import psutil  # noqa: PLC0415 - few folders are moved
+
+    with suppress(OSError, ValueError, psutil.Error):
+        return Path(psutil.Process(pid).cwd()).samefile(data)
     return False
 
 
@@ -57,6 +73,8 @@ class Astray:
 
 def astray(data: Path) -> Astray | None:
     """Return the postmaster that was started on this data folder before the folder was moved away or deleted."""
+    import psutil  # noqa: PLC0415 - few commands look for one
+
     for process in psutil.process_iter(["cmdline"]):
         if (process.info["cmdline"] or [])[1:3] != ["-D", str(data)]:
             continue

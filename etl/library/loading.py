@@ -89,7 +89,7 @@ def _load(asked: _Asked, calls: Calls | None, metrics_file: Path | None) -> Comm
     with metrics.Report(metrics_file, "load", asked.dataset) as report:
         targets = targets_of(asked.dataset, settings, folder)
         _require_separable(targets, asked.sources)
-        with opened(asked.database, folder, settings) as database, _ending_after(asked.timeout) as stop:
+        with opened(asked.database, folder, settings, connects=True) as database, _ending_after(asked.timeout) as stop:
             load = Load(
                 database=database,
                 settings=settings,

@@ -26,16 +26,25 @@ def address_of(given: str | None, config_dir: Path) -> str:
 
 @contextmanager
 def opened(
-    address: str | None, config_dir: Path, settings: LoadSettings | None = None, *, creates: bool = True
+    address: str | None,
+    config_dir: Path,
+    settings: LoadSettings | None = None,
+    *,
+    creates: bool = True,
+    connects: bool = False,
 ) -> Iterator[connecting.Database]:
-    """Yield the database; an error of the server is an EtlError. With `creates=False` no embedded server is made."""
+    """Yield the database; an error of the server is an EtlError. With `creates=False` no embedded server is made.
+
+    `connects`: the caller connects at once.
+    """
     be_quiet()
     patience = None
     if settings is not None:
         patience = provisioning.Patience(
             settings=settings.retries, seconds=settings.retry_for, tell=lambda _error: None
         )
-    with provisioning.opened(address_of(address, config_dir), config_dir, patience, creates=creates) as target:
+    chosen = address_of(address, config_dir)
+    with provisioning.opened(chosen, config_dir, patience, creates=creates, connects=connects) as target:
         try:
             yield target
         except psycopg.errors.InsufficientPrivilege as error:

@@ -62,7 +62,9 @@ def gather(connection: psycopg.Connection) -> None:
 def _gather(connection: psycopg.Connection, as_whole: Sequence[str] = ()) -> None:
     with connection.transaction():
         touched = _touched(connection, as_whole=as_whole)
-        connection.execute(_SQL["gather"].format(touched=touched, buckets=_SQL["buckets"]))
+        gathered = _SQL["gather"].format(touched=touched, buckets=_SQL["buckets"])
+        # What a crash of the server takes of it is noted again; the refresh after it waits for the disk.
+        connection.execute(queries.together(queries.load("database")["defer_flush"], gathered))
 
 
 def _hindering(connection: psycopg.Connection) -> list[str]:
@@ -85,14 +87,17 @@ def _is_findable(connection: psycopg.Connection, aggregate: str) -> bool:
     return True
 
 
-def take_due(connection: psycopg.Connection, aggregate: Aggregate) -> tuple[list[BucketRange], int]:
+def take_due(
+    connection: psycopg.Connection, aggregate: Aggregate, *, is_touched: bool = True
+) -> tuple[list[BucketRange], int]:
     """Take the pending buckets; return the ranges to recompute, and how many buckets were touched.
 
     Buckets noted since `gather` are included, because the snapshot of this transaction sees their facts already; they
-    stay noted for the next refresh. Ranges that cover half of the time between them become one range: fewer
-    executions, which read at most twice the facts. So do those of small facts, which are read faster than planned for.
+    stay noted for the next refresh. With `is_touched=False` this snapshot has none. Ranges that cover half of the time
+    between them become one range: fewer executions, which read at most twice the facts. So do those of small facts,
+    which are read faster than planned for.
     """
-    due = _due(connection, aggregate.name, aggregate.kind, "take_pending")
+    due = _due(connection, aggregate.name, aggregate.kind, "take_pending", is_touched=is_touched)
     ranges = _ranges(due)
     if len(due) > 1 and EVERYTHING not in ranges:
         is_dense = 2 * sum(part.seconds for part in due) >= due[0].seconds_of_all
@@ -125,10 +130,12 @@ def is_known(connection: psycopg.Connection, aggregate: Aggregate) -> bool:
     return bool(row and row[0])
 
 
-def _due(connection: psycopg.Connection, consumer: str, kind: BucketKind, pending: str) -> list[_Due]:
+def _due(
+    connection: psycopg.Connection, consumer: str, kind: BucketKind, pending: str, *, is_touched: bool = True
+) -> list[_Due]:
     name = sql.Literal(consumer)
     statement = _SQL["due"].format(
-        touched=_touched(connection, of=[consumer]),
+        touched=_touched(connection, of=[consumer]) if is_touched else _SQL["untouched"],
         buckets=_SQL["buckets"],
         pending=_SQL[pending].format(aggregate=name),
         aggregate=name,

@@ -1,5 +1,6 @@
 """The refresh of an aggregate: its changed buckets are recomputed in one transaction. Readers do not wait for it."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
@@ -16,12 +17,15 @@ from etl.errors import DatabaseError, DefinitionError, EtlError, ExitCode, Inter
 from etl.precalculation import idle
 from etl.precalculation.buckets import EVERYTHING, BucketRange
 from etl.precalculation.catalogue import Aggregate
-from etl.precalculation.pending import gather, is_known, take_due
+from etl.precalculation.pending import gather, take_due
 from etl.quick_dataclasses import dataclass
 from etl.settings import lineage_is_on
 
 _SQL = queries.load("precalculation")
 _COMMA = sql.SQL(", ")
+# Refreshes of small facts take some milliseconds each, as their commits do: they share one. Readers see the rows
+# after the last of them, so a refresh that takes longer is committed at once.
+_TOGETHER_SECONDS = 0.3
 # The function of the server that refuses a statement from which a policy would hide rows.
 _ROW_SECURITY = "check_enable_rls"
 # SQLSTATE classes of objects that are missing or of another kind: a schema, and all others.
@@ -88,15 +92,79 @@ def refresh(
 def _refresh(
     connection: psycopg.Connection, aggregate: Aggregate, run: str | None, waiting: Waiting, *, full: bool
 ) -> RefreshResult:
-    # The lock comes before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
-    with explain_errors(connection, aggregate), _refresh_lock(connection, aggregate, waiting):
+    return _refresh_together(connection, [aggregate], run, waiting, full=full)[aggregate.name]
+
+
+class _TogetherError(Exception):
+    """Aggregates cannot be refreshed in one transaction; nothing was refreshed.
+
+    `aggregate` is the one that fails, with its error as the cause; None: a refresh of each by itself shows it.
+    """
+
+    def __init__(self, aggregate: Aggregate | None = None) -> None:
+        super().__init__(aggregate)
+        self.aggregate = aggregate
+
+
+def _refresh_together(
+    connection: psycopg.Connection,
+    aggregates: Sequence[Aggregate],
+    run: str | None,
+    waiting: Waiting,
+    before_each: Callable[[], None] = lambda: None,
+    *,
+    full: bool,
+) -> dict[str, RefreshResult]:
+    """Refresh the first aggregate, and those after it for as long as that is quick, in one transaction.
+
+    Returns what was done: aggregates that another session refreshes now are left. Raises _TogetherError when one of
+    several cannot be refreshed.
+    """
+    first, *others = aggregates
+    done: dict[str, RefreshResult] = {}
+    # The locks come before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
+    with (
+        explain_errors(connection, first),
+        _refresh_lock(connection, first, waiting),
+        _free_locks(connection, others) as free,
+    ):
         gather(connection)
-        snapshots = Snapshots(connection, tables_of([aggregate]))
-        while True:
-            with snapshots.next():
-                result = _recompute(connection, aggregate, run, full=full)
-            if snapshots.is_whole:
-                return result
+        snapshots = Snapshots(connection, tables_of([first, *free]))
+        while not snapshots.is_whole:
+            try:
+                with snapshots.next():
+                    done = _recompute_quick(connection, [first, *free], run, before_each, full=full)
+            except psycopg.Error as error:  # about a table of one of them
+                if connection.closed or not free:
+                    raise
+                raise _TogetherError from error
+    return done
+
+
+def _recompute_quick(
+    connection: psycopg.Connection,
+    aggregates: Sequence[Aggregate],
+    run: str | None,
+    before_each: Callable[[], None],
+    *,
+    full: bool,
+) -> dict[str, RefreshResult]:
+    """Recompute the first aggregate, and those after it until the time is over."""
+    until = time.monotonic() + _TOGETHER_SECONDS
+    done: dict[str, RefreshResult] = {}
+    for aggregate in aggregates:
+        if done:
+            before_each()
+        if done and time.monotonic() > until:
+            break
+        try:
+            with explain_errors(connection, aggregate):
+                done[aggregate.name] = _recompute(connection, aggregate, run, full=full)
+        except (UsageError, psycopg.Error) as error:
+            if connection.closed or len(aggregates) == 1:
+                raise
+            raise _TogetherError(aggregate) from error
+    return done
 
 
 def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:
@@ -131,25 +199,44 @@ def refresh_each(
 ) -> Iterator[RefreshResult | NotRefreshed]:
     """Refresh one aggregate after another; one that cannot be refreshed does not stop the others, whatever the reason.
 
-    Those with nothing to do are recorded together. Raises psycopg's errors when the connection is lost, and what
-    `before_each` raises, which is called before each refresh.
+    Those with nothing to do are recorded together, and quick ones are refreshed in one transaction. Raises psycopg's
+    errors when the connection is lost, and what `before_each` raises, which is called before each refresh.
     """
     before_each()
     connection.execute(_SQL["note_lost_partitions"])
     recorded = {} if full else idle.record(connection, aggregates)
-    for aggregate in aggregates:
-        if aggregate.name in recorded:
-            yield RefreshResult(aggregate=aggregate.name, buckets=0, rows=0, seconds=recorded[aggregate.name])
-            continue
-        before_each()
-        try:
-            yield refresh(connection, aggregate, run=run, full=full, waiting=waiting)
-        except UsageError as error:
-            yield NotRefreshed(aggregate=aggregate.name, error=error)
-        except psycopg.Error as error:
-            own = own_error(connection, aggregate, error)
-            own.__cause__ = error
-            yield NotRefreshed(aggregate=aggregate.name, error=own)
+    done: dict[str, RefreshResult | NotRefreshed] = {
+        name: RefreshResult(aggregate=name, buckets=0, rows=0, seconds=seconds) for name, seconds in recorded.items()
+    }
+    most = 1 if lineage_is_on() else len(aggregates)
+    for number, aggregate in enumerate(aggregates):
+        while aggregate.name not in done:
+            before_each()
+            left = [each for each in aggregates[number:] if each.name not in done][:most]
+            try:
+                if len(left) > 1:
+                    done |= _refresh_together(connection, left, run, waiting, before_each, full=full)
+                else:
+                    done[aggregate.name] = refresh(connection, aggregate, run=run, full=full, waiting=waiting)
+            except _TogetherError as error:
+                if error.aggregate is None:
+                    most = 1
+                else:
+                    done[error.aggregate.name] = _not_refreshed(connection, error.aggregate, error.__cause__)
+            except (UsageError, psycopg.Error) as error:
+                done[aggregate.name] = _not_refreshed(connection, aggregate, error)
+        yield done[aggregate.name]
+
+
+def _not_refreshed(connection: psycopg.Connection, aggregate: Aggregate, error: BaseException | None) -> NotRefreshed:
+    """Return the error of an aggregate as its own. Raises psycopg's error when the connection is lost."""
+    if isinstance(error, UsageError):
+        return NotRefreshed(aggregate=aggregate.name, error=error)
+    if not isinstance(error, psycopg.Error):
+        raise InternalError(f"expected an error of the server, got {type(error).__name__}")
+    own = own_error(connection, aggregate, error)
+    own.__cause__ = error
+    return NotRefreshed(aggregate=aggregate.name, error=own)
 
 
 def require_all_refreshed(failed: Mapping[str, EtlError]) -> None:
@@ -244,12 +331,29 @@ def _refresh_lock(connection: psycopg.Connection, aggregate: Aggregate, waiting:
             connection.execute(_SQL["unlock"], {"aggregate": aggregate.name})
 
 
+@contextmanager
+def _free_locks(connection: psycopg.Connection, aggregates: Sequence[Aggregate]) -> Iterator[list[Aggregate]]:
+    """Yield the aggregates that no other session refreshes now, with their locks."""
+    if not aggregates:
+        yield []
+        return
+    asked = {"aggregates": [aggregate.name for aggregate in aggregates]}
+    locked = {name for (name,) in connection.execute(_SQL["try_locks"], asked)}
+    try:
+        yield [aggregate for aggregate in aggregates if aggregate.name in locked]
+    finally:
+        if not connection.closed:
+            connection.execute(_SQL["unlock_several"], {"aggregates": list(locked)})
+
+
 def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | None, *, full: bool) -> RefreshResult:
-    ranges, buckets = take_due(connection, aggregate)
-    if full or not is_known(connection, aggregate):
+    values = {"aggregate": aggregate.name, "definition_hash": aggregate.hash}
+    [(is_known, is_touched, *times)] = connection.execute(_SQL["begin_refresh"], values).fetchall()
+    ranges, buckets = take_due(connection, aggregate, is_touched=is_touched)
+    if full or not is_known:
         ranges = [EVERYTHING]
     if not ranges:
-        return RefreshResult(aggregate=aggregate.name, buckets=0, rows=0, seconds=_record(connection, aggregate))
+        return RefreshResult(aggregate=aggregate.name, buckets=0, rows=0, seconds=_record(connection, aggregate, times))
     compute(connection, aggregate, ranges)
     rows = _store(connection, aggregate, ranges)
     is_full = EVERYTHING in ranges
@@ -258,17 +362,20 @@ def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | 
     mode = "full" if is_full else "incremental"
     work = {"run": run, "mode": mode, "buckets": buckets, "is_changed": rows > 0}
     return RefreshResult(
-        aggregate=aggregate.name, buckets=buckets, rows=rows, seconds=_record(connection, aggregate, work)
+        aggregate=aggregate.name, buckets=buckets, rows=rows, seconds=_record(connection, aggregate, times, work)
     )
 
 
 def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[BucketRange]) -> None:
     """Compute these buckets into the temporary table `etl_fresh`, which the end of the transaction drops."""
-    connection.execute(_SQL["plan_for_readers"])
-    connection.execute(_SQL["make_fresh"].format(select=aggregate.computed(ranges[0])))
-    for buckets in ranges[1:]:
-        connection.execute(_SQL["add_fresh"].format(select=aggregate.computed(buckets)))
-    connection.execute(_SQL["analyze_fresh"].format(key=joined(aggregate.key, sql.SQL("{0}"))))
+    connection.execute(
+        queries.together(
+            _SQL["plan_for_readers"],
+            _SQL["make_fresh"].format(select=aggregate.computed(ranges[0])),
+            *(_SQL["add_fresh"].format(select=aggregate.computed(buckets)) for buckets in ranges[1:]),
+            _SQL["analyze_fresh"].format(key=joined(aggregate.key, sql.SQL("{0}"))),
+        )
+    )
 
 
 def _store(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[BucketRange]) -> int:
@@ -276,20 +383,22 @@ def _store(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequenc
     values = [name for name in names if name not in aggregate.key]
     same_key = joined(aggregate.key, sql.SQL("kept.{0} = fresh.{0}"), sql.SQL(" and "))
     within = sql.SQL(" or ").join(aggregate.within(buckets) for buckets in ranges)
-    merged = connection.execute(
-        _SQL["merge_changed"].format(
-            table=aggregate.identifier,
-            same_key=same_key,
-            within=within,
-            kept_values=joined(values, sql.SQL("kept.{0}")),
-            fresh_values=joined(values, sql.SQL("fresh.{0}")),
-            assignments=joined(values, sql.SQL("{0} = fresh.{0}")),
-            columns=joined(names, sql.SQL("{0}")),
-            fresh_columns=joined(names, sql.SQL("fresh.{0}")),
-        )
-    ).rowcount
-    # All fresh rows are stored now: only where there are more are some left whose keys no longer exist.
-    row = connection.execute(_SQL["has_gone"].format(table=aggregate.identifier, within=within)).fetchone()
+    merge = _SQL["merge_changed"].format(
+        table=aggregate.identifier,
+        same_key=same_key,
+        within=within,
+        kept_values=joined(values, sql.SQL("kept.{0}")),
+        fresh_values=joined(values, sql.SQL("fresh.{0}")),
+        assignments=joined(values, sql.SQL("{0} = fresh.{0}")),
+        columns=joined(names, sql.SQL("{0}")),
+        fresh_columns=joined(names, sql.SQL("fresh.{0}")),
+    )
+    # All fresh rows are stored then: only where there are more are some left whose keys no longer exist.
+    has_gone = _SQL["has_gone"].format(table=aggregate.identifier, within=within)
+    cursor = connection.execute(queries.together(merge, has_gone))
+    merged = cursor.rowcount
+    cursor.nextset()
+    row = cursor.fetchone()
     if row is None or not row[0]:
         return merged
     gone = _SQL["delete_gone"].format(table=aggregate.identifier, within=within, same_key=same_key)
@@ -302,11 +411,19 @@ def _count_buckets(connection: psycopg.Connection, aggregate: Aggregate) -> int:
     return int(row[0]) if row else 0
 
 
-def _record(connection: psycopg.Connection, aggregate: Aggregate, work: Mapping[str, object] | None = None) -> float:
-    """Record how fresh the aggregate is now, with the work of a refresh that had some; return its seconds."""
+def _record(
+    connection: psycopg.Connection,
+    aggregate: Aggregate,
+    times: Sequence[str],
+    work: Mapping[str, object] | None = None,
+) -> float:
+    """Record how fresh the aggregate is, with the work of a refresh that had some; return its seconds.
+
+    `times` are those of the transaction and of the beginning of the refresh.
+    """
+    now, began = times
     name = sql.Literal(aggregate.name)
     table, column = aggregate.newest
-    [(now,)] = connection.execute(_SQL["now"]).fetchall()
     event = {
         "column": sql.Identifier(column),
         "table": sql.Identifier(*table.split(".")),
@@ -316,6 +433,7 @@ def _record(connection: psycopg.Connection, aggregate: Aggregate, work: Mapping[
         aggregate=name,
         table=aggregate.identifier,
         definition_hash=sql.Literal(aggregate.hash),
+        began=sql.Literal(began),
         newest_run=_SQL["newest_run"].format(aggregate=name),
         newest_event_at=_SQL["newest_event"].format(**event),
         future_event_at=_SQL["future_event"].format(**event),

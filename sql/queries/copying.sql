@@ -1,7 +1,3 @@
--- name: defer_flush
--- Commit a batch without waiting for the disk; the transaction that finishes the run waits for all batches.
-set local synchronous_commit = off;
-
 -- name: await_flush
 -- Commit a batch to the disk before the next batch begins: a batch that a crash took would load after its successors.
 set local synchronous_commit = on;

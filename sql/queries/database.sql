@@ -202,19 +202,16 @@ from pg_attribute
 where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped and attgenerated <> '';
 
 -- name: limits
--- List the limits that a table checks, for each column; a limit that is not enforced, or not valid, has another text.
+-- List the limits that tables check, for each column; a limit that is not enforced, or not valid, has another text.
 select
+    named.name,
     a.attname,
     array_remove(array_agg(pg_get_constraintdef(c.oid)), null)
     || case when a.attnotnull then array['not null'] else '{}' end
-from pg_attribute a
+from unnest(%(tables)s::text[]) as named (name)
+join pg_attribute a on a.attrelid = to_regclass(named.name) and a.attnum > 0 and not a.attisdropped
 left join pg_constraint c on c.conrelid = a.attrelid and c.contype = 'c' and c.conkey = array[a.attnum]
-where a.attrelid = to_regclass(%(table)s) and a.attnum > 0 and not a.attisdropped
-group by a.attname, a.attnotnull;
-
--- name: drop_expected
--- Drop the table that limits were compared with.
-drop table pg_temp.etl_expected;
+group by named.name, a.attname, a.attnotnull;
 
 -- name: has_key
 -- Return whether a table has a unique index of exactly these columns, by which a merge finds the existing record.
@@ -308,6 +305,10 @@ order by name;
 -- name: create_ledger_schema
 -- Make the schema of the ledger, in which the migrations record their version.
 create schema if not exists etl;
+
+-- name: defer_flush
+-- Commit without waiting for the disk: a later commit, such as that of the end of the run, waits for all before it.
+set local synchronous_commit = off;
 
 -- name: hush_notices
 -- Hide the notice "already exists, skipping" in this transaction.

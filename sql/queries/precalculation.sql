@@ -4,6 +4,17 @@ select
     set_config('lock_timeout', '0', true),
     pg_advisory_lock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
 
+-- name: try_locks
+-- Take the session locks of the refreshes of aggregates that no other session refreshes; return the names of these.
+select asked.aggregate
+from unnest(%(aggregates)s::text[]) as asked (aggregate)
+where pg_try_advisory_lock(hashtextextended('etl:refresh:' || asked.aggregate, 0));
+
+-- name: unlock_several
+-- Release the session locks of the refreshes of aggregates.
+select pg_advisory_unlock(hashtextextended('etl:refresh:' || aggregate, 0))
+from unnest(%(aggregates)s::text[]) as locked (aggregate);
+
 -- name: unlock
 -- Release the session lock of the refresh of one aggregate.
 select pg_advisory_unlock(hashtextextended('etl:refresh:' || %(aggregate)s, 0));
@@ -48,6 +59,10 @@ with taken as (
     select fact, noted, days, hours, keys from etl.touched
 )
 select count(noted) from ({touched}) as touched (aggregate, noted);
+
+-- name: untouched
+-- List no touched times: no change is noted.
+select null::text as aggregate, null::timestamp as noted where false
 
 -- name: touched_as_whole
 -- Add all of the aggregates whose touched times cannot be found.
@@ -189,12 +204,23 @@ select
     -- It expects keys of several columns to repeat, which they do not: to look each up took twice as long as one hash join.
     set_config('enable_memoize', 'off', true);
 
+-- name: begin_refresh
+-- Return whether an aggregate was refreshed before by this definition, whether changes are noted that are no pending
+-- buckets yet, and the instants of the transaction and of now as texts, which the server reads as the type of what they
+-- are compared with.
+select
+    exists (select from etl.refreshes where aggregate = %(aggregate)s and definition_hash = %(definition_hash)s),
+    exists (select from etl.touched),
+    transaction_timestamp()::text,
+    clock_timestamp()::text;
+
 -- name: see_table
 -- Check that the table of an aggregate exists and may be read.
 select from {table} limit 0;
 
 -- name: make_fresh
--- Compute buckets of an aggregate into a temporary table.
+-- Compute buckets of an aggregate into a temporary table; an aggregate before it in the transaction has left its own.
+drop table if exists pg_temp.etl_fresh;
 create temporary table etl_fresh on commit drop as
 {select};
 
@@ -244,7 +270,7 @@ select
     {mode},
     {buckets},
     (select count(*) from {table}),
-    round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3),
+    round(extract(epoch from clock_timestamp() - {began}::timestamptz), 3),
     newest.ended_at,
     {newest_event_at},
     {future_event_at},
@@ -276,7 +302,7 @@ set
 from (select) as always
 left join ({newest_run}) as newest on true
 where refreshes.aggregate = {aggregate}
-returning round(extract(epoch from clock_timestamp() - transaction_timestamp()), 3);
+returning round(extract(epoch from clock_timestamp() - {began}::timestamptz), 3);
 
 -- name: record_idle
 -- Record that those of these aggregates equal their facts that have nothing to do. A refresh holds the lock of its
@@ -340,10 +366,6 @@ join etl.aggregates on runs.dataset = any(aggregates.datasets)
 where aggregates.aggregate = {aggregate} and runs.finished_at is not null and runs.undone_at is null
 order by ended_at desc
 limit 1
-
--- name: now
--- Return the instant of the transaction as a text, which the server reads as the type of what it is compared with.
-select transaction_timestamp()::text;
 
 -- name: newest_event
 -- Return the newest time of a fact that has come: a time in the future says nothing about how fresh the facts are.

@@ -15,6 +15,15 @@ versions = [psycopg.__version__, psycopg_binary.__version__, metadata.version("c
 print(code, found, versions, metadata.__name__, file=sys.stderr)
 """
 
+_LOADED = """
+import sys
+from etl import cli
+code = cli.run(["load", "--help"])
+import etl.embedded, etl.provisioning
+rare = ("psutil", "colorama", "zlib_ng", "backports.zstd", "etl.precalculation.installation")
+print(code, [name for name in rare if name in sys.modules], file=sys.stderr)
+"""
+
 _ASKED = """
 from etl.version import quick_versions
 with quick_versions():
@@ -38,6 +47,11 @@ def test_a_command_does_not_import_what_reads_mail() -> None:
     """The packages have their versions all the same, and the module for them is there for others."""
     versions = [metadata.version(name) for name in ("psycopg", "psycopg-binary", "click")]
     assert _run(_IMPORTED).stderr.strip() == f"0 [True, False, False] {versions} importlib.metadata"
+
+
+def test_a_load_does_not_import_what_few_loads_need() -> None:
+    """What starts a server, reads compressed files or makes triggers is imported when it is needed."""
+    assert _run(_LOADED).stderr.strip() == "0 []"
 
 
 def test_a_package_that_asks_for_more_gets_it() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.definitions import SMALL_PARCELS
 from tests.support.site import Site
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -40,6 +41,19 @@ def test_sources_share_a_session_and_leave_no_lock_in_it(parcels: Site) -> None:
     assert parcels.value("select count(distinct pid) from public.seen") == 1
     assert parcels.value("select count(distinct name) from public.seen") == 5
     assert parcels.value("select count(distinct locks) from public.seen") == 1
+
+
+@pytest.mark.aggregates
+def test_a_source_is_checked_loaded_and_followed_by_aggregates_over_one_connection(parcels: Site) -> None:
+    """A command of one source connects once: a connection costs more than the load of a few records."""
+    opened = "select sessions from pg_stat_database where datname = current_database()"
+    parcels.load("parcels", "in/0.ndjson")
+    before = parcels.value(opened)
+    summary = parcels.load("parcels", "in/1.ndjson")
+    assert summary["records"]["loaded"] == 2
+    until(lambda: parcels.value(opened) > before, "the count of the connection")
+    assert parcels.value(opened) == before + 1
+    assert parcels.value("select count(*) from etl.refreshes where refreshed_at > now() - interval '1 minute'")
 
 
 def test_a_table_that_changes_between_two_sources_is_compared_again(parcels: Site) -> None:

@@ -7,7 +7,8 @@ from io import BufferedReader
 
 import pytest
 
-from etl.ingestion.sources.compression import DAMAGE_ERRORS, Reader, decompressed
+from etl.ingestion.sources.compression import DAMAGE_ERRORS, decompressed
+from etl.ingestion.sources.encodings import Reader
 
 TEXT = b"".join(b'{"id": %d, "name": "N-%d"}\n' % (number, number * number) for number in range(4_000))
 FIRST, SECOND = gzip.compress(TEXT), gzip.compress(TEXT[::-1], 1)

@@ -130,12 +130,13 @@ class Copier:
     def copy(self, exchange: Exchange, batch: Batch, *, is_compared: bool = False) -> Waiting[CopyResult]:
         """Write a batch and return how many rows COPY counted for each table.
 
-        `is_compared`: it is without its unchanged records.
+        `is_compared`: it is without its unchanged records, which this transaction has found.
 
         Raises psycopg.Error as the server refuses it, UsageError when a trigger skips rows.
         """
         connection = exchange.connection
-        self._make_batch_tables(connection)
+        if not is_compared:  # The comparison has made them, in the same transaction.
+            self._make_batch_tables(connection)
         if self._copy_targets is not None:
             return CopyResult(rows=(yield from self._send(exchange, batch, self._copy_targets)))
         temporary = self._temporary.identifiers
@@ -255,7 +256,7 @@ class Copier:
     def _make_batch_tables(self, connection: psycopg.Connection) -> None:
         """Make the tables that a batch goes through, once per connection, and choose how its commit is flushed."""
         is_in_order = self._keys is not None and self._keys.are_in_order
-        connection.execute(_SQL["await_flush" if is_in_order else "defer_flush"])
+        connection.execute(_SQL["await_flush"] if is_in_order else queries.load("database")["defer_flush"])
         if self._copy_targets is None:
             self._temporary.make(connection)
         if self._keys is not None:

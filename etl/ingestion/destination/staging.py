@@ -80,14 +80,18 @@ def make_partitions(connection: psycopg.Connection, dataset: Dataset, sources: S
 
 
 def _make(connection: psycopg.Connection, statement: str, dataset: Dataset, tables: Sequence[sql.Identifier]) -> None:
-    connection.execute(queries.load("database")["hush_notices"])
-    for new, fact in zip(tables, dataset.tables, strict=True):
-        connection.execute(_SQL[statement].format(new=new, table=fact.identifier))
+    pairs = list(zip(tables, dataset.tables, strict=True))
+    made = [_SQL[statement].format(new=new, table=fact.identifier) for new, fact in pairs]
+    connection.execute(queries.together(queries.load("database")["hush_notices"], *made))
+    changes: list[sql.Composed] = []
+    for new, fact in pairs:
         sent = [*(column.name for column in fact.columns), *fact.lineage]
         values = {"new": new.as_string(connection), "table": fact.quoted, "sent": sent}
         for name, is_read, default in connection.execute(_SQL["columns_not_sent"], values).fetchall():
             names: dict[str, sql.Composable] = {"new": new, "column": sql.Identifier(name)}
-            connection.execute(_SQL["take_null" if is_read else "drop_column"].format(**names))
+            changes.append(_SQL["take_null" if is_read else "drop_column"].format(**names))
             if is_read and default:
                 names["default"] = sql.SQL(cast(LiteralString, default))
-                connection.execute(_SQL["set_default"].format(**names))
+                changes.append(_SQL["set_default"].format(**names))
+    if changes:
+        connection.execute(queries.together(*changes))

@@ -41,9 +41,8 @@ class TemporaryTables:
     def make(self, connection: psycopg.Connection) -> None:
         """Make the tables that the connection does not have yet, and set the counters of a merge to 0."""
         make_temporary(connection, self._dataset, self.identifiers)
-        connection.execute(merging.make_counters())
-        if len(self.identifiers) > 1:
-            _execute(connection, merging.make_won(self._dataset))
+        won = merging.make_won(self._dataset) if len(self.identifiers) > 1 else []
+        connection.execute(queries.together(merging.make_counters(), *won))
 
     def drop(self, connection: psycopg.Connection) -> None:
         """Drop the tables."""

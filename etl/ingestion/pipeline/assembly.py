@@ -127,13 +127,14 @@ def _has_other_keys(dataset: Dataset) -> bool:
 def _compared(session: Session, dataset: Dataset) -> tuple[str | None, frozenset[tuple[str, str]]]:
     """Return the first column with another type than the definition's, and the columns that the tables check.
 
-    They are compared again when the tables have changed since a run before this one.
+    The second run over the session compares again, each later one when the tables have changed since a run before: the
+    only source of a command does not ask for their version.
     """
     connection = session.connection()
     key = "compared", dataset.hash
-    version = version_of(connection, dataset)
     known = session.remembered.get(key)
-    if known is None or known[0] != version:
+    version = None if known is None else version_of(connection, dataset)
+    if known is None or known[0] is None or known[0] != version:
         reason = other_types(connection, dataset)
         known = version, reason, frozenset() if reason else guarded_columns(connection, dataset)
         session.remembered[key] = known

@@ -11,7 +11,6 @@ import psycopg
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from etl.database.connecting import connect
 from etl.database.obstacles import require_loadable
 from etl.database.sessions import require_usable
 from etl.database.tables import require_key, require_tables, require_visible
@@ -25,7 +24,7 @@ from etl.ingestion.pipeline.batches import retry_policy
 from etl.ingestion.pipeline.job import Load
 from etl.ingestion.pipeline.load import Sessions
 from etl.ingestion.pipeline.load import load as load_source
-from etl.ingestion.pipeline.refreshing import precalculate
+from etl.ingestion.pipeline.refreshing import APPLICATION_NAME, precalculate
 from etl.ingestion.pipeline.resumption import judge
 from etl.ingestion.pipeline.targets import Target
 from etl.ingestion.summary import Status, Summary
@@ -89,8 +88,8 @@ class CommandResult:
         report(summary, error if is_new else None)
 
 
-def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None:
-    """Judge for exit code 2 before anything starts (contract C3).
+def require_all(load: Load, sources: Sequence[Source], config_dir: Path, sessions: Sessions) -> None:
+    """Judge for exit code 2 before anything starts (contract C3). The session of the checks stays for the first source.
 
     Raises UsageError.
     """
@@ -107,7 +106,7 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path) -> None
         raise UsageError(f"{paths[stored]} is a file of the failed store", hint="etl failed replay ID")
     again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")
     with load.stop.reading():
-        again(_require_database, load, sources, names)
+        again(_require_database, load, sources, names, sessions)
     if not load.settings.dry_run:
         with FailedStore(load.settings.failed_dir) as store:
             store.prepare()
@@ -119,9 +118,10 @@ def _aggregates_of(targets: Sequence[Target], config_dir: Path) -> list[str]:
     return [each.table for each in catalogue.reading([*facts, "etl.runs"], catalogue.look(config_dir)[0])]
 
 
-def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str]) -> None:
+def _require_database(load: Load, sources: Sequence[Source], aggregates: Sequence[str], sessions: Sessions) -> None:
     """Raise UsageError when the database cannot take the sources, or cannot refresh the tables of the aggregates."""
-    with connect(load.database) as connection:
+    with sessions.one(load.database, "etl") as session:
+        connection = session.connection()
         require_usable(connection)
         require_visible(connection, aggregates)
         for target in load.targets:
@@ -222,10 +222,9 @@ def load_all(
 
         follow(load, sources, config_dir, result, report, report_error)
         return
-    require_all(load, sources, config_dir)
     are_empty = True
-    with ExitStack() as stack:
-        sessions = stack.enter_context(closing(Sessions()))
+    with closing(Sessions()) as sessions, ExitStack() as stack:
+        require_all(load, sources, config_dir, sessions)
         if len(sources) == 1 and not load.settings.trust_mtime:
             all_ends: Iterable[_Ends] = [ends_of(load, sources[0], sessions)]
         else:
@@ -240,7 +239,8 @@ def load_all(
                 result.add(summary, error, report)
             if {summary.exit_code for summary, _ in ends} & _LAST:
                 break
-    precalculate_all(load, config_dir, result, report_error)
+        stack.close()
+        precalculate_all(load, config_dir, result, report_error, sessions)
 
 
 def _ends_of_several(load: Load, sources: Sequence[Source], sessions: Sessions) -> Generator[_Ends]:
@@ -251,6 +251,7 @@ def _ends_of_several(load: Load, sources: Sequence[Source], sessions: Sessions) 
         for source in sources:
             yield ends_of(load, source, sessions)
         return
+    sessions.close()  # The groups have a session of their own.
     with file_groups.FileGroups(load) as groups:
         for source, summary in groups.ends(sources):
             yield ends_of(load, source, sessions) if summary is None else [(summary, None)]
@@ -281,11 +282,15 @@ def _may_have_changed(summary: Summary) -> bool:
 
 
 def precalculate_all(
-    load: Load, config_dir: Path, result: CommandResult, report_error: Callable[[EtlError], None]
+    load: Load,
+    config_dir: Path,
+    result: CommandResult,
+    report_error: Callable[[EtlError], None],
+    sessions: Sessions,
 ) -> None:
     """Bring the aggregates of the targets up to date, unless the database is away, a signal came or nothing loaded.
 
-    `report_error` gets the error that ended the refresh.
+    It uses a session of the command. `report_error` gets the error that ended the refresh.
     """
     if not load.settings.precalculate or result.is_stopped:
         return
@@ -295,8 +300,9 @@ def precalculate_all(
     tables = [table.name for target in load.targets for table in target.dataset.tables]
     try:
         with load.stop.interrupting(), bound_contextvars(**({"run": names[-1]} if names else {})):
+            opened = sessions.one(load.database, APPLICATION_NAME)
             refreshed = precalculate(
-                load.database, config_dir, tables, names[-1] if names else None, load.stop, load.settings.retries
+                opened, config_dir, tables, names[-1] if names else None, load.stop, load.settings.retries
             )
             result.precalculated.extend(load.watch.refreshing(refreshed))
     except EtlError as error:

@@ -62,27 +62,27 @@ def follow(
     Raises UsageError before anything starts, DatabaseError when the database cannot be reached.
     """
     _require_followable(load, sources)
-    require_all(load, sources, config_dir)
-    ending = load.stop.ending = Ending()
-    settings = load.settings
-    tables = [table.name for target in load.targets for table in target.dataset.tables]
-    seconds = REFRESH_SECONDS if settings.precalculate else 0.0
-    name = sources[0].path or "-"
-    with (
-        Refresher(load.database, config_dir, settings.retries, seconds) as refresher,
-        closing(Sessions()) as sessions,
-        closing(followed(name, ending, settings.linger)) as files,
-    ):
-        watch = _Refreshing(load.watch, refresher, tables)
-        following = replace(load, settings=replace(settings, workers=1), watch=watch)
-        for source in files:
-            [(summary, error)] = ends_of(following, source, sessions)
-            if isinstance(error, EmptySourceError):
-                summary, error = passed_by(summary)
-            result.add(summary, error, report)
-            if error is not None:
-                break
-    precalculate_all(load, config_dir, result, report_error)
+    with closing(Sessions()) as sessions:
+        require_all(load, sources, config_dir, sessions)
+        ending = load.stop.ending = Ending()
+        settings = load.settings
+        tables = [table.name for target in load.targets for table in target.dataset.tables]
+        seconds = REFRESH_SECONDS if settings.precalculate else 0.0
+        name = sources[0].path or "-"
+        with (
+            Refresher(load.database, config_dir, settings.retries, seconds) as refresher,
+            closing(followed(name, ending, settings.linger)) as files,
+        ):
+            watch = _Refreshing(load.watch, refresher, tables)
+            following = replace(load, settings=replace(settings, workers=1), watch=watch)
+            for source in files:
+                [(summary, error)] = ends_of(following, source, sessions)
+                if isinstance(error, EmptySourceError):
+                    summary, error = passed_by(summary)
+                result.add(summary, error, report)
+                if error is not None:
+                    break
+        precalculate_all(load, config_dir, result, report_error, sessions)
 
 
 def _require_followable(load: Load, sources: Sequence[Source]) -> None:

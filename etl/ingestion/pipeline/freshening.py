@@ -9,10 +9,10 @@ from typing import Self
 
 import structlog
 
-from etl.database.connecting import Database
+from etl.database.connecting import Database, Session
 from etl.errors import EtlError
 from etl.ingestion.pipeline.job import Stop
-from etl.ingestion.pipeline.refreshing import precalculate
+from etl.ingestion.pipeline.refreshing import APPLICATION_NAME, precalculate
 from etl.settings import RetrySettings
 
 log = structlog.get_logger(__name__)
@@ -74,7 +74,8 @@ class Refresher:
 
     def _refresh(self, tables: set[str]) -> None:
         try:
-            for _ in precalculate(self._database, self._config_dir, sorted(tables), None, self._stop, self._retries):
+            session = Session(self._database, APPLICATION_NAME)
+            for _ in precalculate(session, self._config_dir, sorted(tables), None, self._stop, self._retries):
                 pass
         except EtlError as error:
             log.warning("refresh_waits", reason=str(error), hint=error.hint)

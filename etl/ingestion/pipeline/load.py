@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars, unbind_contextvars
 
-from etl.database.connecting import Session
+from etl.database.connecting import Database, Session
 from etl.errors import EtlError
 from etl.ingestion.constants import PARTS_BEYOND
 from etl.ingestion.destination.sending import wait_for
@@ -36,10 +36,24 @@ _Item = tuple[OpenRun, Piece | Batch]
 
 
 class Sessions:
-    """The sessions of a command, one for each target: a source that ended without an error leaves them to the next."""
+    """The sessions of a command, one for each target: what ends without an error leaves its session to the next work.
+
+    So a command that loads one source checks, loads and refreshes over one connection.
+    """
 
     def __init__(self) -> None:
         self._free: list[Session] = []
+
+    @contextmanager
+    def one(self, database: Database, application_name: str) -> Iterator[Session]:
+        """Yield a session for work that leaves no lock and no temporary table in it."""
+        session = self._taken(database, application_name)
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        self._free.append(session)
 
     @contextmanager
     def of(self, load: Load, recorder: Recorder) -> Iterator[list[Attempt]]:
@@ -50,7 +64,7 @@ class Sessions:
                     load=load,
                     target=target,
                     recorder=recorder,
-                    session=stack.enter_context(self._taken(load, recorder.application_name)),
+                    session=stack.enter_context(self._taken(load.database, recorder.application_name)),
                 )
                 for target in load.targets
             ]
@@ -61,8 +75,13 @@ class Sessions:
                     self._free += sessions
                     stack.pop_all()
 
-    def _taken(self, load: Load, application_name: str) -> Session:
-        return self._free.pop() if self._free else Session(load.database, application_name)
+    def _taken(self, database: Database, application_name: str) -> Session:
+        while self._free:
+            session = self._free.pop()
+            if session.serve(application_name):
+                return session
+            session.close()
+        return Session(database, application_name)
 
     def close(self) -> None:
         """Close the sessions that no source uses."""

@@ -1,12 +1,12 @@
 """The aggregates that read the tables of a load or a replay, brought up to date."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import psycopg
 
-from etl.database.connecting import Database, Session
+from etl.database.connecting import Session
 from etl.errors import DatabaseError, EtlError, UsageError
 from etl.ingestion.destination import refusals
 from etl.ingestion.pipeline.batches import retry_policy
@@ -16,9 +16,11 @@ from etl.precalculation.catalogue import Aggregate
 from etl.precalculation.refresh import NotRefreshed, RefreshResult, refresh_each, require_all_refreshed
 from etl.settings import RetrySettings
 
+APPLICATION_NAME = "etl:precalculate"
+
 
 def precalculate(
-    database: Database,
+    opened: AbstractContextManager[Session],
     config_dir: Path,
     tables: Iterable[str],
     run: str | None,
@@ -30,20 +32,21 @@ def precalculate(
     After a lost connection, or a lock whose holder does nothing, the aggregates that are left are tried again. Raises
     UsageError when the server refuses the connection, DatabaseError when the database is away or an aggregate cannot be
     refreshed, after the others, and InterruptedByUserError on a signal: the records are loaded, and the same command
-    again refreshes the others.
+    again refreshes the others. `opened` yields the session for it.
     """
     failed: dict[str, EtlError] = {}
-    try:
+    again = retry_policy(
+        retries, lambda: None, stop.wait, event="refresh_retried", is_transient=refusals.may_be_refreshed
+    )
+    with opened as session:
         left = {each.name: each for each in catalogue.aggregates_reading([*tables, "etl.runs"], config_dir)}
-        again = retry_policy(
-            retries, lambda: None, stop.wait, event="refresh_retried", is_transient=refusals.may_be_refreshed
-        )
-        with Session(database, "etl:precalculate") as session, suppress(_HeldUpError):
-            for attempt in again:
-                with attempt:
-                    yield from _refreshed(session, left, failed, run, stop)
-    except psycopg.Error as error:
-        raise refusals.as_etl_error(error, database) from error
+        try:
+            with suppress(_HeldUpError):
+                for attempt in again:
+                    with attempt:
+                        yield from _refreshed(session, left, failed, run, stop)
+        except psycopg.Error as error:
+            raise refusals.as_etl_error(error, session.database) from error
     try:
         require_all_refreshed(failed)
     except UsageError as error:

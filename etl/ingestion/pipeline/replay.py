@@ -29,7 +29,7 @@ from etl.ingestion.ledger.failures import State, StoredFailure
 from etl.ingestion.pipeline.batches import Loader, retry_policy
 from etl.ingestion.pipeline.job import Stop
 from etl.ingestion.pipeline.outcome import log_unknown
-from etl.ingestion.pipeline.refreshing import precalculate
+from etl.ingestion.pipeline.refreshing import APPLICATION_NAME, precalculate
 from etl.ingestion.pipeline.replay_batch import ReplayLedgerWriter, batch_of, require_whole
 from etl.ingestion.transform.document_members import with_stored
 from etl.ingestion.transform.projection import Projection
@@ -191,7 +191,7 @@ def replay_all(
     if precalculates:
         readable = [dataset for dataset in datasets.readable(config_dir) if dataset.name in selection.touched]
         tables = {table.name for dataset in readable for table in dataset.tables}
-        yield from precalculate(database, config_dir, tables, run, Stop(), settings)
+        yield from precalculate(Session(database, APPLICATION_NAME), config_dir, tables, run, Stop(), settings)
 
 
 def replay(

@@ -245,8 +245,10 @@ def _locked(stream: Stream, attempt: Attempt, entered: _Entered) -> OpenRun:
 
 
 def _resumed(run: OpenRun) -> OpenRun:
-    """Return a run with what the ledger has of it."""
+    """Return a run with what the ledger has of it: nothing of a new one."""
     of_run, attempt = run.context.run, run.attempt
+    if of_run.attempt == 1:
+        return run
     if of_run.attempt > 1 and of_run.is_atomic and not of_run.was_finished:
         from etl.ingestion.pipeline import restaging  # noqa: PLC0415 - most loads do without it
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import psycopg
 
 from etl import datasets
-from etl.database.connecting import Database, connect
+from etl.database.connecting import Database, Session, connect
 from etl.database.sessions import require_usable
 from etl.database.tables import with_digests
 from etl.datasets import Dataset
@@ -26,7 +26,7 @@ from etl.ingestion.ledger.history import RunFilter
 from etl.ingestion.ledger.putting_back import Change
 from etl.ingestion.ledger.undoing import RunToUndo
 from etl.ingestion.pipeline.job import Stop
-from etl.ingestion.pipeline.refreshing import precalculate
+from etl.ingestion.pipeline.refreshing import APPLICATION_NAME, precalculate
 from etl.precalculation.refresh import RefreshResult
 from etl.quick_dataclasses import dataclass
 from etl.settings import Mode, RetrySettings
@@ -96,7 +96,9 @@ def undo(
     yield result
     if precalculates and not request.is_dry_run:
         tables = [table.name for table in dataset.tables]
-        yield from precalculate(database, config_dir, tables, run.run, Stop(), RetrySettings())
+        yield from precalculate(
+            Session(database, APPLICATION_NAME), config_dir, tables, run.run, Stop(), RetrySettings()
+        )
 
 
 def _definition_of(run: RunToUndo, config_dir: Path) -> Dataset:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
-from etl.ingestion.sources.compression import Reader
+from etl.ingestion.sources.encodings import Reader
 
 _ACTION = re.compile(rb'\s*\{\s*"(index|create|update|delete)"\s*:\s*\{')
 _OBJECT = re.compile(rb"\s*\{")

@@ -6,24 +6,18 @@ import sys
 import zipfile
 from collections.abc import Callable
 from io import BufferedReader
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from zlib_ng import zlib_ng
 
 from etl.ingestion.constants import READ_BYTES
+from etl.ingestion.sources.encodings import Reader
 from etl.ingestion.sources.recognition import Compression
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-
-
-class Reader(Protocol):
-    """Reads bytes in order, once."""
-
-    def read1(self, size: int, /) -> bytes:
-        """Return at most `size` bytes, as soon as there are some; no bytes at the end."""
 
 
 class ArchiveError(ValueError):

@@ -5,10 +5,17 @@ an invalid byte ends the text, because the text after it cannot be trusted.
 """
 
 import codecs
+from typing import Protocol
 
 from etl.errors import UsageError
 from etl.ingestion.constants import READ_BYTES
-from etl.ingestion.sources.compression import Reader
+
+
+class Reader(Protocol):
+    """Reads bytes in order, once."""
+
+    def read1(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, as soon as there are some; no bytes at the end."""
 
 
 class InvalidTextError(ValueError):

@@ -18,8 +18,7 @@ import structlog
 from etl.errors import SourceError, reason_of
 from etl.ingestion import constants
 from etl.ingestion.constants import HEAD_BYTES, MAGIC_BYTES, READ_BYTES
-from etl.ingestion.sources.compression import DAMAGE_ERRORS, ArchiveError, Reader, decompressed
-from etl.ingestion.sources.encodings import InvalidTextError, Utf8Reader, is_utf8
+from etl.ingestion.sources.encodings import InvalidTextError, Reader, Utf8Reader, is_utf8
 from etl.ingestion.sources.naming import PASSED_BY
 from etl.ingestion.sources.recognition import compression_of, encoding_of, line_feeds
 from etl.ingestion.values import Member, Source
@@ -157,6 +156,8 @@ class Stream:
         compression = compression_of(raw.peek(MAGIC_BYTES))
         if compression is None:
             return raw
+        from etl.ingestion.sources.compression import ArchiveError, decompressed  # noqa: PLC0415 - many sources are plain
+
         self._is_as_stored = False
         try:
             return decompressed(raw, compression)
@@ -212,7 +213,7 @@ class Stream:
                 self._check_unchanged()
         except EOFError:
             raise self._fault_here("the compressed data ends too early") from None
-        except DAMAGE_ERRORS:
+        except _damage_errors():
             raise self._fault_here("the compressed data is damaged") from None
         except InvalidTextError as error:
             raise self._fault_here(
@@ -380,9 +381,16 @@ def opened(source: Source, retries: RetrySettings = _DEFAULT_RETRIES, linger: fl
         yield stream
 
 
+def _damage_errors() -> tuple[type[Exception], ...]:
+    from etl.ingestion.sources.compression import DAMAGE_ERRORS  # noqa: PLC0415 - many sources are plain
+
+    return DAMAGE_ERRORS
+
+
 def _member(source: Source, file: BufferedReader) -> tuple[BufferedReader, int]:
     """Return the bytes of a file in an archive, and their number."""
     from etl.ingestion.sources import archives  # noqa: PLC0415 - most sources are in no archive
+    from etl.ingestion.sources.compression import DAMAGE_ERRORS, ArchiveError  # noqa: PLC0415 - the same
 
     member = cast(Member, source.member)
     try:
