@@ -203,8 +203,9 @@ where not exists (select from {table} as old where {same_key} and old.etl_run = 
 insert into {table} ({columns}) overriding system value select {columns} from {source} as batch;
 
 -- name: insert_new
--- Insert all rows of the source, whose keys come once; sorted, so that two loads lock the keys in the same order.
-insert into {table} ({columns}) overriding system value select {columns} from {source} as batch order by {key};
+-- Insert all rows of the source, whose keys come once; sorted, so that two loads lock the keys in the same order, and the
+-- rows of a partition come together.
+insert into {table} ({columns}) overriding system value select {columns} from {source} as batch order by {order};
 
 -- name: count_all
 -- Count all rows of the source.

@@ -115,19 +115,16 @@ def _looked_up(dataset: Dataset, won: sql.Composable) -> sql.Composable:
 
 def insert_new(dataset: Dataset, sources: Sources) -> list[Statement]:
     """Return the statements that insert all rows of the sources where no row of their keys is; a key must come once."""
-    return [
-        Statement(
-            text=_SQL["insert_all" if table.each else "insert_new"].format(
-                table=table.identifier,
-                columns=columns(table),
-                source=source,
-                key=listed(key_by_partition(dataset, table)),
-            ),
-            table=number,
-            expected=count_all(source),
-        )
-        for number, (table, source) in enumerate(zip(dataset.tables, sources, strict=True))
-    ]
+    statements = []
+    for number, (table, source) in enumerate(zip(dataset.tables, sources, strict=True)):
+        names: Placeholders = {"table": table.identifier, "columns": columns(table), "source": source}
+        if table.each and table.partition_by is None:
+            text = _SQL["insert_all"].format(**names)
+        else:
+            order = (table.partition_by,) if table.each and table.partition_by else key_by_partition(dataset, table)
+            text = _SQL["insert_new"].format(**names, order=listed(order))
+        statements.append(Statement(text=text, table=number, expected=count_all(source)))
+    return statements
 
 
 def keep_firsts(dataset: Dataset, sources: Sources) -> list[Statement]:

@@ -43,7 +43,9 @@ class TableLines:
         alone: list[list[TokenColumn]] = []
         moves = _moves(columns)
         moving = {name for move in moves for name in move}
-        for column in sorted(columns, key=lambda column: column.name != table.partition_by):
+        # Child rows stay in their order: to sort so many small rows costs as much as the server saves by it.
+        divided_by = None if table.each else table.partition_by
+        for column in sorted(columns, key=lambda column: column.name != divided_by):
             key = (table.name, column.name)
             is_alone = key in suspected or column.name in moving
             group = None if is_alone else group_of(column.column, is_guarded=key in guarded)
@@ -53,8 +55,8 @@ class TableLines:
                 grouped.setdefault(group, []).append(column)
         self._groups = [*grouped.items(), *((None, columns) for columns in alone)]
         # The time by which the table is divided begins each line.
-        self._groups.sort(key=lambda group: group[1][0].name != table.partition_by)
-        self._bucket_bytes = _BUCKET_BYTES[table.partition_every] if table.partition_by else 0
+        self._groups.sort(key=lambda group: group[1][0].name != divided_by)
+        self._bucket_bytes = _BUCKET_BYTES[table.partition_every] if divided_by else 0
         places = {own[0].name: place for place, (_, own) in enumerate(self._groups) if own[0].name in moving}
         self._moves = [(places[source], places[target]) for source, target in moves]
         self._empty = shape.record()
@@ -194,7 +196,7 @@ class Lines:
 
     `places` are those of the records that have lines, None: all have. `changed` are the columns and the lines of texts
     that are not stored as they are written. The first `bucket_bytes` of a line say in which partition it is, 0: the
-    table is not divided.
+    lines stay in their order.
     """
 
     def __init__(
@@ -229,7 +231,8 @@ class Lines:
     def without(self, suspects: set[int]) -> tuple[Mapping[bytes, bytes], int]:
         """Return the lines without those of the suspects, each with its end, and their number.
 
-        Lines that begin alike, and so have their partition together, are joined; those of an undivided table are all.
+        Lines that begin alike, and so have their partition together, are joined under these first bytes. Where lines
+        stay in their order, all are joined under no bytes.
         """
         lines = self.lines
         if suspects:
