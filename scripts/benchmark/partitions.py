@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,8 @@ Order = Literal["random", "ordered"]
 Mode = Literal["append", "merge"]
 
 MUST = 0.92
+_PAUSE_SECONDS = 0.05
+_OTHERS = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LEDGER = ("etl.runs", "etl.attempts", "etl.separate_batches", "etl.failures", "etl.seen", "etl.touched", "etl.pending")
 _ORDERS: dict[Order, str] = {"random": "months in random order", "ordered": "records in the order of time"}
@@ -157,6 +160,9 @@ def _load(bench: Bench, tables: Tables, path: Path, mode: Mode, records: int) ->
 
 def _cpu(bench: Bench) -> float:
     """Return the seconds of the processes of the benchmark that have ended, and of the sessions of its server."""
+    while bench.connection.execute(_OTHERS).fetchall() != [(0,)]:  # The session of a load ends a little later.
+        time.sleep(_PAUSE_SECONDS)
+    time.sleep(_PAUSE_SECONDS)
     [[name]] = bench.connection.execute("show data_directory").fetchall()
     server = int((Path(name) / "postmaster.pid").read_text(encoding="ascii").split()[0])
     ticks = Path(f"/proc/{server}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[13:15]
