@@ -116,6 +116,10 @@ bench-files: $(INSTALLED) ## what a small file costs, new and known, in folders 
 bench-nights: $(INSTALLED) ## what a second full export costs of which little has changed: half an hour, or BENCH='--records 100000'
 	@$(BIN)/python -m scripts.benchmark nights $(BENCH)
 
+.PHONY: bench-partitions
+bench-partitions: $(INSTALLED) ## what loads into monthly partitions cost: ten minutes, or BENCH='--records 50000 --rounds 1'
+	@$(BIN)/python -m scripts.benchmark partitions $(BENCH)
+
 .PHONY: bench-cliffs
 bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five minutes, or BENCH='--records 20000'
 	@$(BIN)/python -m scripts.benchmark cliffs $(BENCH)

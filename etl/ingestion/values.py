@@ -97,6 +97,8 @@ class Span(NamedTuple):
 class BlockRows:
     """The rows of a block: for each table its lines of CSV and their number.
 
+    The lines of a table that is divided by a time come by the first bytes of each, which name its month or day: rows of
+    a partition are sent together, because a change of the partition costs the server. Others come under no bytes.
     `suspects` are the records that need a closer look, by their places in the piece, with their spans in the block.
     Those of `undecoded` did not decode. `maker` is the prover that made the rows. `coerced` counts for each column the
     texts in the rows that it does not store as they are written. `digests` are those of the suspects, by their places,
@@ -106,7 +108,7 @@ class BlockRows:
 
     maker: Prover
     count: int
-    tables: Sequence[tuple[bytes, int]]
+    tables: Sequence[tuple[Mapping[bytes, bytes], int]]
     suspects: Sequence[tuple[int, Span]]
     coerced: Mapping[str, int] = field(default_factory=dict)
     undecoded: Collection[int] = ()

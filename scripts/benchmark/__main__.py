@@ -21,6 +21,7 @@ from etl import logs
 from scripts.benchmark import cliffs as cliff_rows
 from scripts.benchmark import files as small_files
 from scripts.benchmark import nights as full_exports
+from scripts.benchmark import partitions as months
 from scripts.benchmark import report
 from scripts.benchmark.bench import Bench, RunFailedError, opened
 from scripts.benchmark.report import Outcome
@@ -142,6 +143,19 @@ def nights(records: int, rounds: int, folder: Path | None, write_docs: bool) -> 
         found = full_exports.measure(bench, records, rounds, _say)
         facts = f"{_facts(bench)}. {records:,} shipments with their items, {rounds} rounds."
     _tell("nights", [facts, "", *full_exports.table(found)], {}, write_docs=write_docs)
+
+
+@cli.command()
+@click.option("--records", type=click.IntRange(1000), default=250_000, show_default=True, help="Shipments per file.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Times that each file is loaded.")
+@_folder_option
+@_write_docs_option
+def partitions(records: int, rounds: int, folder: Path | None, write_docs: bool) -> None:
+    """Load shipments of 24 months into partitions and into plain tables, in random order and in the order of time."""
+    with _bench(folder, Programs.installed(Path(".venv-bench"))) as bench:
+        shares = months.measure(bench, records, rounds, _say)
+        facts = f"{_facts(bench)}. {records:,} shipments, {rounds} rounds."
+    _tell("partitions", [facts, "", *months.table(shares)], {}, write_docs=write_docs)
 
 
 @cli.command()

@@ -168,12 +168,13 @@ from (
 left join {table} as old on {is_key_of_excluded};
 
 -- name: insert_children
--- Insert the child rows of the records that won.
+-- Insert the child rows of the records that won, those of a partition together.
 insert into {table} ({columns}) overriding system value
 select {columns_of_child}
 from {source} as child
 join {won} as won
-    on won.etl_run = child.etl_run and won.etl_batch = child.etl_batch and won.etl_place = child.etl_place;
+    on won.etl_run = child.etl_run and won.etl_batch = child.etl_batch and won.etl_place = child.etl_place
+{order_of_child};
 
 -- name: count_new_children
 -- Count the child rows of the source that belong to the records that won.
@@ -202,8 +203,9 @@ where not exists (select from {table} as old where {same_key} and old.etl_run = 
 insert into {table} ({columns}) overriding system value select {columns} from {source} as batch;
 
 -- name: insert_new
--- Insert all rows of the source, whose keys come once; sorted, so that two loads lock the keys in the same order.
-insert into {table} ({columns}) overriding system value select {columns} from {source} as batch order by {key};
+-- Insert all rows of the source, whose keys come once; sorted, so that two loads lock the keys in the same order, and the
+-- rows of a partition come together.
+insert into {table} ({columns}) overriding system value select {columns} from {source} as batch order by {order};
 
 -- name: count_all
 -- Count all rows of the source.

@@ -70,7 +70,7 @@ left join (
 -- name: insert_changed
 -- Insert the child rows of the keys whose child rows differ.
 insert into {table} ({columns}) overriding system value
-select {columns_of_child} from {source} as child join {changed} as won on {same_key};
+select {columns_of_child} from {source} as child join {changed} as won on {same_key} {order_of_child};
 
 -- name: delete_absent
 -- Delete the records that the new source does not hold.

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,50 @@ def test_a_load_makes_the_months_that_it_needs(site: Site, options: list[str]) -
     assert site.run("precalculate", "visit_months", "--verify").returncode == 0
     assert site.run("load", "visits", source, *options).returncode == 0
     assert site.value("select count(*) from logistics.visits") == 480
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        (["--mode", "append"], 1),
+        (["--mode", "merge"], 1),
+        (["--mode", "merge", "--batch-rows", "120"], 4),
+        (["--mode", "merge", "--atomic"], 1),
+    ],
+    ids=["append", "merge", "batches", "atomic"],
+)
+def test_rows_are_written_one_partition_after_the_other(site: Site, options: list[str], batches: int) -> None:
+    """Records of all months in random order change the partition as often as a batch has months; so do newer versions.
+
+    Each change costs the server. Child rows change it more often where COPY sends them to their table.
+    """
+    _define(site)
+    months = [f"{month}-15" for month in MONTHS]
+    for table in ("logistics.visits", "logistics.visit_lines"):
+        site.ask("select etl.make_partitions(%s, %s::timestamp[])", [table, months])
+    site.ask("create table written (number bigserial, name text, partition text)")
+    site.ask(
+        "create function note_written() returns trigger language plpgsql as"
+        " $$ begin insert into written (name, partition) values (tg_argv[0], tg_relid::regclass); return null; end $$"
+    )
+    for table in ("visits", "visit_lines"):
+        site.ask(
+            f"create trigger written after insert or update on logistics.{table}"
+            f" for each row execute function note_written('{table}')"
+        )
+    records = [visit | {"at": visit["at"].replace("-02:00", "Z")} for visit in _visits()]
+    newer = [record | {"weight": 9} for record in records]
+    random.Random(2).shuffle(newer)
+    sources = [_write(site, records), _write(site, newer, "newer.json")]
+    for source in sources if "merge" in options else sources[:1]:
+        site.ask("truncate written")
+        done = site.run("load", "visits", source, "--json", "--no-precalculate", *options)
+        assert (done.returncode, done.summary["records"]["loaded"]) == (0, 480), done.stderr
+        for table in ("visits", "visit_lines"):
+            written = site.column("select partition from written where name = %s order by number", [table])
+            assert len(written) == 480
+            if table == "visits" or "merge" in options:
+                assert len(list(groupby(written))) <= len(MONTHS) * batches
 
 
 def test_a_refused_record_takes_no_new_month_with_it(site: Site) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etl import datasets
-from scripts.benchmark import database, files, nights, processes, report, samples
+from scripts.benchmark import database, files, nights, partitions, processes, report, samples
 from scripts.benchmark.report import Figure, Measure, Outcome
 from scripts.benchmark.variants import SCALED, START_UPS, VARIANTS, Programs
 from tests.support.checkout import ROOT
@@ -331,6 +331,28 @@ def test_a_folder_of_small_files_is_made_of_sources_of_their_own(tmp_path: Path)
         what="3 files", files=3, seconds=1.5, peak_bytes=9_000_000, statements=4, ledger_bytes=5, log_bytes=6
     )
     assert list(files.table([night]))[-1] == "| 3 files | 500.00 | 2 | 4.0 | 5 | 6 | 9 MB |"
+
+
+def test_partitions_are_compared_with_the_same_plain_tables(tmp_path: Path) -> None:
+    """The definitions differ in partition_by alone, files in the order of their records; the table has a verdict."""
+    database.write_definitions(tmp_path)
+    for tables in partitions.ALL:
+        tables.write(tmp_path)
+        dataset = datasets.read(tmp_path / "datasets" / f"{tables.dataset}.toml")
+        assert [table.name for table in dataset.tables] == tables.names
+        assert {table.partition_by for table in dataset.tables} == {"created_at" if tables.is_divided else None}
+        assert dataset.key == ("shipment_id", "created_at")
+    for has_items in (False, True):
+        random, ordered = (
+            partitions._file(tmp_path, 200, order, has_items=has_items).read_text().splitlines()
+            for order in ("random", "ordered")
+        )
+        assert (len(random), sorted(random), '"items":' in random[0]) == (200, sorted(ordered), has_items)
+        created = [json.loads(line)["created_at"] for line in ordered]
+        assert created == sorted(created)
+    share = partitions.Share(what="append", rates=[1, 2, 3], shares=[0.9, 0.91, 0.99], cpu=[1, 1, 1])
+    *_, line = partitions.table([share])
+    assert line == "| append | 2 | 0.91 | 0.90 to 0.99 | 0.92 | 1.00 | **not reached** |"
 
 
 def test_an_export_of_a_later_night_differs_in_some_records(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The two paths give the same rows and the same rejected records, for single values and for random documents."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -404,7 +404,7 @@ def _counting_fast_rows() -> Iterator[list[int]]:
     counts: list[int] = []
     without = lines.Lines.without
 
-    def counting(self: Any, suspects: set[int]) -> tuple[bytes, int]:
+    def counting(self: Any, suspects: set[int]) -> tuple[Mapping[bytes, bytes], int]:
         kept = without(self, suspects)
         counts.append(kept[1])
         return kept

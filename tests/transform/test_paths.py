@@ -1,12 +1,15 @@
+import random
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
-from etl.datasets import read
+from etl.datasets import Dataset, read
 from etl.ingestion.transform.fastpath import FastPath
 from etl.ingestion.transform.paths import fast
 from etl.ingestion.transform.projection import Projection
-from etl.ingestion.values import Block
+from etl.ingestion.values import Block, Piece
 from tests.support.definitions import Define
 
 
@@ -105,3 +108,63 @@ def test_a_block_is_proven_with_all_members_that_no_row_takes(define: Define, me
     proof = FastPath(shape, Projection(dataset), 1).prove(block)
     assert (proof is not None) == is_sound
     assert proof is None or (proof.records, proof.rows and proof.rows.suspects) == (2, [])
+
+
+OF_MONTHS = """
+name = "parcels"
+[[table]]
+name = "lab.visits"
+DIVIDED
+[table.columns]
+id = "integer"
+seen_at = "timestamptz"
+at = { type = "timestamptz", required = true }
+[[table]]
+name = "lab.lines"
+each = "lines"
+DIVIDED
+[table.columns]
+line = { path = "#", type = "integer" }
+at = { path = "^.at", type = "timestamptz", required = true }
+"""
+
+
+def _sent(dataset: Dataset, blocks: Sequence[bytes], strict_at: str = "") -> list[list[dict[str, bytes]]]:
+    """Return the fields of the rows of each table that a fast path sends, in order, by the names of their columns."""
+    shape = fast(dataset)
+    assert not isinstance(shape, str)
+    path: FastPath | None = FastPath(shape, Projection(dataset), 1)
+    if strict_at and path is not None:
+        path = path.suspecting([(dataset.tables[0].name, strict_at)])
+    assert path is not None
+    ends = list(accumulate(map(len, blocks)))
+    spans = tuple(zip([0, *ends[:-1]], ends, strict=True))
+    count = sum(block.count(b"\n") for block in blocks)
+    piece = Piece(offset=0, count=count, first_record=1, parts=tuple(blocks), shape="lines", blocks=spans)
+    [batch] = [batch for batch in path.batching(piece) if batch is not None]
+    tables = []
+    for fast_rows, checked in batch.tables:
+        lines = b"".join(fast_rows.encoded()).splitlines()
+        assert (fast_rows.count, checked.count) == (len(lines), 0)
+        names = fast_rows.columns or ()
+        tables.append([dict(zip(names, line.split(b"\x1f"), strict=True)) for line in lines])
+    return tables
+
+
+@pytest.mark.parametrize(("every", "width", "strict_at"), [("month", 8, ""), ("month", 8, "at"), ("day", 11, "")])
+def test_rows_of_a_partition_are_sent_together(define: Define, every: str, width: int, strict_at: str) -> None:
+    """The rows of a batch are those of an undivided table, by months or days; child rows stay in their order."""
+    times = [f"2025-{month:02}-{day:02}T10:00:00Z" for month in range(1, 13) for day in range(1, 11)]
+    random.Random(1).shuffle(times)
+    records = [
+        b'{"id":%d,"seen_at":"2020-01-01T00:00:00Z","at":"%b","lines":[%b]}\n'
+        % (number, time.encode(), b",".join([b"{}"] * (number % 3)))
+        for number, time in enumerate(times)
+    ]
+    blocks = [b"".join(records[at : at + 25]) for at in range(0, len(records), 25)]
+    divided = define(OF_MONTHS.replace("DIVIDED", f'partition_by = "at"\npartition_every = "{every}"'))
+    plain = define(OF_MONTHS.replace("DIVIDED", ""))
+    [visits, lines], [plain_visits, plain_lines] = _sent(divided, blocks, strict_at), _sent(plain, blocks)
+    assert (len(visits), len(lines)) == (120, 120)
+    assert visits == sorted(plain_visits, key=lambda row: row["at"][:width])
+    assert lines == plain_lines

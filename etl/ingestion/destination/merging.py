@@ -115,16 +115,16 @@ def _looked_up(dataset: Dataset, won: sql.Composable) -> sql.Composable:
 
 def insert_new(dataset: Dataset, sources: Sources) -> list[Statement]:
     """Return the statements that insert all rows of the sources where no row of their keys is; a key must come once."""
-    return [
-        Statement(
-            text=_SQL["insert_all" if table.each else "insert_new"].format(
-                table=table.identifier, columns=columns(table), source=source, key=listed(dataset.key)
-            ),
-            table=number,
-            expected=count_all(source),
-        )
-        for number, (table, source) in enumerate(zip(dataset.tables, sources, strict=True))
-    ]
+    statements = []
+    for number, (table, source) in enumerate(zip(dataset.tables, sources, strict=True)):
+        names: Placeholders = {"table": table.identifier, "columns": columns(table), "source": source}
+        if table.each and table.partition_by is None:
+            text = _SQL["insert_all"].format(**names)
+        else:
+            order = (table.partition_by,) if table.each and table.partition_by else key_by_partition(dataset, table)
+            text = _SQL["insert_new"].format(**names, order=listed(order))
+        statements.append(Statement(text=text, table=number, expected=count_all(source)))
+    return statements
 
 
 def keep_firsts(dataset: Dataset, sources: Sources) -> list[Statement]:
@@ -245,7 +245,7 @@ def placeholders(
     against: Against = "all",
 ) -> Placeholders:
     """Return the names and expressions that the statements about a table and its source of rows use."""
-    key = dataset.key
+    key = key_by_partition(dataset, table)
     names = (*(column.name for column in table.columns), *table.lineage)
     assigned = [
         sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in names if name not in key
@@ -259,6 +259,7 @@ def placeholders(
         "won_table": WON,
         "columns": columns(table),
         "columns_of_child": columns(table, "child"),
+        "order_of_child": _order_of_child(table),
         "data": _compared(table, key),
         "data_of_old": _compared(table, key, "old"),
         "data_of_excluded": _compared(table, key, "excluded"),
@@ -273,6 +274,20 @@ def placeholders(
         "is_key_of_excluded": same_key(key, "old", "excluded"),
         "same_key": same_key(key, "child" if child else "old", "won" if child else "new"),
     }
+
+
+def key_by_partition(dataset: Dataset, table: Table) -> tuple[str, ...]:
+    """Return the columns of the key, first the column by which the table is divided.
+
+    Rows that are written in this order have their partition together: each change of the partition costs the server.
+    """
+    return tuple(sorted(dataset.key, key=lambda name: name != table.partition_by))
+
+
+def _order_of_child(table: Table) -> sql.Composable:
+    if table.partition_by is None:
+        return sql.SQL("")
+    return sql.SQL("order by {}").format(sql.Identifier("child", table.partition_by))
 
 
 def _compared(table: Table, key: tuple[str, ...], alias: str | None = None) -> sql.Composed:

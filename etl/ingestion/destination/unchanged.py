@@ -130,7 +130,7 @@ class VersionOrder:
             "beaten": _BEATEN,
             "run": sql.Literal(self._run_number),
             "batch": sql.Literal(batch),
-            "key": listed(key),
+            "key": listed(merging.key_by_partition(self._dataset, self._table)),
             "columns_of_row": listed(columns, "row"),
             "is_key_of_batch": same_key(key, "old", "batch"),
             "is_key_of_gone": same_key(key, "gone", "batch"),

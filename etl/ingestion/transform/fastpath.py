@@ -4,8 +4,8 @@ A record with any other token is suspect, and is converted value by value. `docs
 record through each step, with its bytes.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import field, replace
@@ -176,7 +176,7 @@ class FastPath:
         if len(changed) == count:
             return self._rows(block, offset, first)
         if not changed:
-            return BlockRows(maker=self, count=count, tables=[(b"", 0) for _ in self._tables], suspects=())
+            return BlockRows(maker=self, count=count, tables=[({}, 0) for _ in self._tables], suspects=())
         part = block.part((place - first for place in changed), count)
         rows = self._block_rows(part, self._decoded(part), offset, changed)
         suspects = [(place, block.spans[place - first]) for place, _ in rows.suspects]
@@ -185,7 +185,7 @@ class FastPath:
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block that had no rows yet, and the batch at the end of the piece."""
         builder = self._projection.builder(piece, self._run_number)
-        buffers: list[list[BytesIO]] = [[] for _ in self._tables]
+        buckets: list[dict[bytes, list[bytes]]] = [defaultdict(list) for _ in self._tables]
         counts = [0] * len(self._tables)
         spans: dict[int, Span] = {}
         place = 1
@@ -200,8 +200,9 @@ class FastPath:
             place += rows.count
             builder.note_effects(rows)
             builder.digests = rows.digests
-            for table, (lines, count) in enumerate(rows.tables):
-                buffers[table].append(BytesIO(lines))
+            for table, (parts, count) in enumerate(rows.tables):
+                for bucket, lines in parts.items():
+                    buckets[table][bucket].append(lines)
                 counts[table] += count
             for suspect, within in rows.suspects:
                 spans[suspect] = span = Span(begin + within.start, begin + within.end, within.fault)
@@ -212,8 +213,8 @@ class FastPath:
             piece=piece,
             places=range(1, place),
             tables=tuple(
-                (Rows(format="csv", buffers=tuple(lines), count=count, columns=table.columns), *checked)
-                for table, lines, count, checked in zip(self._tables, buffers, counts, builder.tables(), strict=True)
+                (Rows(format="csv", buffers=_in_buckets(lines), count=count, columns=table.columns), *checked)
+                for table, lines, count, checked in zip(self._tables, buckets, counts, builder.tables(), strict=True)
             ),
             rejected=tuple(builder.rejected),
             path=self._name,
@@ -410,6 +411,14 @@ class FastPath:
         return (self._has_arrays and len(text) > WHOLE_RECORD_BYTES) or is_nested_deeper(text, MAX_NESTING)
 
 
+def _in_buckets(buckets: Mapping[bytes, Sequence[bytes]]) -> tuple[BytesIO, ...]:
+    """Return the lines of a table, one bucket after the other, in few buffers; those of one bucket are not copied."""
+    if len(buckets) == 1:
+        [lines] = buckets.values()
+        return tuple(map(BytesIO, lines))
+    return tuple(BytesIO(b"".join(lines)) for _, lines in sorted(buckets.items()))
+
+
 def _require_all(piece: Piece, place: int) -> None:
     """Raise InternalError when not all records of a piece were decoded before a place."""
     if place != piece.count + 1:
@@ -421,7 +430,7 @@ def _is_sound(block: Block, rows: BlockRows) -> bool:
 
     Each suspect is checked; bytes that are neither in a row nor in a suspect are ASCII.
     """
-    if not (block.data.isascii() or all(is_utf8(lines) for lines, _ in rows.tables)):
+    if not (block.data.isascii() or all(is_utf8(lines) for parts, _ in rows.tables for lines in parts.values())):
         return False
     return not any(is_nested_deeper(block.data[span.start : span.end], LAYER_LEVELS) for _, span in rows.suspects)
 

@@ -30,7 +30,9 @@ class KeyLines:
         self._projection = projection
         self._digests: RecordDigests = digests
         by_name = {column.name: column for column in table.columns}
-        of_keys = msgspec.structs.replace(table, columns=tuple(map(by_name.__getitem__, dataset.key)), where=())
+        of_keys = msgspec.structs.replace(
+            table, columns=tuple(map(by_name.__getitem__, dataset.key)), where=(), partition_by=None
+        )
         keys = shape(msgspec.structs.replace(dataset, tables=(of_keys,), on_unknown="ignore"))
         [(_, columns)] = keys.tables
         self._decoders = Decoders(keys.record)
@@ -51,7 +53,8 @@ class KeyLines:
             records = list(self._one_by_one(block, suspects))
         digests = self._digests.of(block.wholes(len(records)))
         tails = list(map(b"%d\x1f%d".__mod__, zip(range(first, first + len(records)), digests, strict=True)))
-        lines, count = self._lines.rows(records, tails, suspects, None, (), ()).without(suspects)
+        parts, count = self._lines.rows(records, tails, suspects, None, (), ()).without(suspects)
+        [lines] = parts.values()
         if any(self._has_key(block, place) for place in suspects) or not is_utf8(lines):
             return None
         return lines, count, len(records)

@@ -3,7 +3,8 @@
 The tokens of a group of columns are checked together; a record with a token that is not accepted is suspect.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, compress, repeat
 from typing import Any
@@ -26,6 +27,9 @@ _MANY_ROWS = 16
 _WIDE_BYTES = 1 << 16
 """So many rows, and so many bytes, may repeat parts of their record: the rows of the fast path are all in memory."""
 
+_BUCKET_BYTES = {"month": len(b'"2026-07'), "day": len(b'"2026-07-01')}
+"""So many bytes of a time name its month or its day."""
+
 _join = SEPARATOR.join
 
 
@@ -39,7 +43,9 @@ class TableLines:
         alone: list[list[TokenColumn]] = []
         moves = _moves(columns)
         moving = {name for move in moves for name in move}
-        for column in columns:
+        # Child rows stay in their order: to sort so many small rows costs as much as the server saves by it.
+        divided_by = None if table.each else table.partition_by
+        for column in sorted(columns, key=lambda column: column.name != divided_by):
             key = (table.name, column.name)
             is_alone = key in suspected or column.name in moving
             group = None if is_alone else group_of(column.column, is_guarded=key in guarded)
@@ -48,6 +54,9 @@ class TableLines:
             else:
                 grouped.setdefault(group, []).append(column)
         self._groups = [*grouped.items(), *((None, columns) for columns in alone)]
+        # The time by which the table is divided begins each line.
+        self._groups.sort(key=lambda group: group[1][0].name != divided_by)
+        self._bucket_bytes = _BUCKET_BYTES[table.partition_every] if divided_by else 0
         places = {own[0].name: place for place, (_, own) in enumerate(self._groups) if own[0].name in moving}
         self._moves = [(places[source], places[target]) for source, target in moves]
         self._empty = shape.record()
@@ -95,14 +104,15 @@ class TableLines:
         if sizes is not None and self.is_of_elements and self._conditions:
             fields, sizes = self._taken(records, fields, sizes, suspects)
         if not fields:
-            return Lines([], sizes, places)
+            return Lines([], sizes, places, bucket_bytes=self._bucket_bytes)
         odd_rows: set[int] = set()
         changed: list[tuple[str, int]] = []
         groups = self._accepted_groups(fields, odd_rows, changed)
         if sizes is not None:
             tails = list(chain.from_iterable(map(repeat, tails, sizes)))
         changed = [(f"{self._name}.{column}", row) for column, row in changed]
-        lines = Lines(list(map(_join, zip(*groups, tails, strict=True))), sizes, places, changed)
+        made = list(map(_join, zip(*groups, tails, strict=True)))
+        lines = Lines(made, sizes, places, changed, bucket_bytes=self._bucket_bytes)
         suspects.update(map(lines.owners().__getitem__, odd_rows) if odd_rows else ())
         return lines
 
@@ -185,7 +195,8 @@ class Lines:
     """The lines of CSV of a block; `sizes` are the numbers of lines of its records, None: each record has one line.
 
     `places` are those of the records that have lines, None: all have. `changed` are the columns and the lines of texts
-    that are not stored as they are written.
+    that are not stored as they are written. The first `bucket_bytes` of a line say in which partition it is, 0: the
+    lines stay in their order.
     """
 
     def __init__(
@@ -194,11 +205,14 @@ class Lines:
         sizes: Sequence[int] | None,
         places: Sequence[int] | None,
         changed: Sequence[tuple[str, int]] = (),
+        *,
+        bucket_bytes: int = 0,
     ) -> None:
         self.lines = lines
         self._changed = changed
         self._sizes = sizes
         self._places = places
+        self._bucket_bytes = bucket_bytes
 
     def owners(self) -> Sequence[int]:
         """Return the place in the block, from 0, of the record of each line."""
@@ -214,8 +228,12 @@ class Lines:
             owners = self.owners()
             yield from (column for column, line in self._changed if owners[line] not in suspects)
 
-    def without(self, suspects: set[int]) -> tuple[bytes, int]:
-        """Return the lines without those of the suspects, each with its end, and their number."""
+    def without(self, suspects: set[int]) -> tuple[Mapping[bytes, bytes], int]:
+        """Return the lines without those of the suspects, each with its end, and their number.
+
+        Lines that begin alike, and so have their partition together, are joined under these first bytes. Where lines
+        stay in their order, all are joined under no bytes.
+        """
         lines = self.lines
         if suspects:
             owners = self.owners()
@@ -227,7 +245,16 @@ class Lines:
                     kept[suspect] = False
                 keeps = kept
             lines = list(compress(lines, keeps))
-        return b"\n".join([*lines, b""]), len(lines)
+        if not self._bucket_bytes:
+            return {b"": _joined(lines)}, len(lines)
+        buckets: dict[bytes, list[bytes]] = defaultdict(list)
+        for line in lines:
+            buckets[line[: self._bucket_bytes]].append(line)
+        return {bucket: _joined(own) for bucket, own in buckets.items()}, len(lines)
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    return b"\n".join([*lines, b""])
 
 
 def numbers_to(count: int) -> list[bytes]:
