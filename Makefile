@@ -120,6 +120,10 @@ bench-nights: $(INSTALLED) ## what a second full export costs of which little ha
 bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five minutes, or BENCH='--records 20000'
 	@$(BIN)/python -m scripts.benchmark cliffs $(BENCH)
 
+.PHONY: bench-workers
+bench-workers: $(INSTALLED) ## compare workers of Dask with processes, and their ways to get an object: ten minutes
+	@$(BIN)/python -m scripts.benchmark workers $(BENCH)
+
 .PHONY: bench-collect
 bench-collect: $(INSTALLED) ## compare the speed of the collector with what it must reach: five minutes; needs wrk
 	@$(BIN)/python scripts/bench_collect.py

@@ -30,9 +30,14 @@ _LOCAL = ("--executor", "dask:local", "--workers", "2")
 def _workers(running: Running) -> list[psutil.Process]:
     try:
         children = psutil.Process(running.process.pid).children(recursive=True)
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        # They are forked from a child of the command.
+        return [child for child in children if child.ppid() != running.process.pid and _is_forked(child)]
     except psutil.NoSuchProcess:  # It has just ended.
         return []
+
+
+def _is_forked(process: psutil.Process) -> bool:
+    return "multiprocessing.forkserver" in " ".join(process.cmdline())
 
 
 @pytest.mark.slow
