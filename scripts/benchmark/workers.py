@@ -79,7 +79,8 @@ def table(results: Results) -> Iterator[str]:
             f" | {min(ratios):.2f} to {max(ratios):.2f} | {reached} |"
         )
         cpu = [b.cpu_seconds / a.cpu_seconds for a, b in pairs]
-        yield f"| the same: processor time without the store | | {median(cpu):.2f} | {min(cpu):.2f} to {max(cpu):.2f} | |"
+        least, most = min(cpu), max(cpu)
+        yield f"| the same: processor time without the store | | {median(cpu):.2f} | {least:.2f} to {most:.2f} | |"
     yield ""
     yield "| way | seconds | processor seconds | of the store | peak memory |"
     yield "| --- | ---: | ---: | ---: | ---: |"

@@ -35,7 +35,7 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline import tasks
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.executors import secret_environment, without_secrets
-from etl.ingestion.pipeline.fetching import Range
+from etl.ingestion.pipeline.fetching import Range, Waiting
 from etl.ingestion.pipeline.job import LOOK_SECONDS, Load, Stop
 from etl.ingestion.pipeline.tasks import Task, TaskResult
 from etl.ingestion.values import Piece
@@ -54,12 +54,6 @@ _CONNECT_SECONDS = 20
 _WORKERS_SECONDS = 60.0
 """How long a load waits for a worker while the cluster has none."""
 _LOOK_AT_WORKERS_SECONDS = 5.0
-
-_WAITING_SHARE = 0.2
-"""The share of their time that workers may wait for their ranges; the command sends the bytes where it is more."""
-
-_JUDGED = 4
-"""Pieces for each worker that this is judged by, after as many that are small or the first ones."""
 
 _DEATHS = 10
 """Workers that may die at one task; then the task itself ends them, as one that needs too much memory."""
@@ -166,7 +160,7 @@ class DaskPool:
         self._is_own = is_own
         self._submitted: deque[tuple[Piece, Future[TaskResult] | TaskResult]] = deque()
         self._seen: dict[str, bool] = {}
-        self._waiting = _Waiting()
+        self._waiting = Waiting()
         self._number = 0
         self._looked = time.monotonic()
         self._had_workers = self._looked
@@ -217,7 +211,7 @@ class DaskPool:
         if isinstance(future, TaskResult):
             return piece, future
         done = self._result_of(future, stop)
-        self._waiting.note(done)
+        self._waiting.note(done.waited, done.seconds)
         return piece, done
 
     def cancel_unstarted(self) -> list[Piece]:
@@ -286,33 +280,6 @@ class DaskPool:
             self._seen[place] = size is not None and len(found) > 0 and all(each == size for each in found.values())
             log.info("source_seen_by_workers", workers=len(found), reads_itself=self._seen[place])
         return self._seen[place]
-
-
-class _Waiting:
-    """How long workers wait for the ranges that they read themselves.
-
-    A store or a network that is busy serves the command, which reads the whole source in any case, and the workers in
-    turn. Then the load is faster where the command sends the bytes that it has.
-    """
-
-    def __init__(self) -> None:
-        self._results: list[tuple[float, float]] = []
-        self._is_short = True
-
-    def note(self, done: TaskResult) -> None:
-        """Take the times of a task into account."""
-        if self._is_short and done.waited:
-            self._results.append((done.waited, done.seconds))
-
-    def is_short(self, workers: int) -> bool:
-        """Return whether the workers go on reading their ranges themselves; once they do not, they never do."""
-        count = _JUDGED * workers
-        if self._is_short and len(self._results) >= 2 * count:
-            judged, self._results = self._results[count:], []
-            waited, seconds = (sum(times) for times in zip(*judged, strict=True))
-            self._is_short = waited <= _WAITING_SHARE * seconds
-            log.info("workers_waited_for_source", share=round(waited / seconds, 2), reads_itself=self._is_short)
-        return self._is_short
 
 
 async def _result_in_loop(future: "Future[TaskResult]") -> TaskResult:

@@ -4,10 +4,21 @@ import threading
 from concurrent.futures import Future
 from typing import NamedTuple
 
+import structlog
+
 from etl.settings import RetrySettings
+
+log = structlog.get_logger(__name__)
 
 MOST_AHEAD = 2
 """Ranges that are read and not taken: the next one, and that of a task which has just begun. It bounds the memory."""
+
+
+_WAITING_SHARE = 0.2
+"""The share of their time that workers may wait for their ranges; the command sends the bytes where it is more."""
+
+_JUDGED = 4
+"""Pieces for each worker that this is judged by, after as many that are small or the first ones."""
 
 
 class Range(NamedTuple):
@@ -69,3 +80,30 @@ def _fetch_into(future: "Future[bytes]", wanted: Range, retries: RetrySettings) 
         future.set_result(fetch(wanted, retries))
     except BaseException as error:  # noqa: BLE001 - raised by `take`, where it belongs
         future.set_exception(error)
+
+
+class Waiting:
+    """How long workers wait for the ranges that they read themselves.
+
+    A store or a network that is busy serves the command, which reads the whole source in any case, and the workers in
+    turn. Then the load is faster where the command sends the bytes that it has.
+    """
+
+    def __init__(self) -> None:
+        self._results: list[tuple[float, float]] = []
+        self._is_short = True
+
+    def note(self, waited: float, seconds: float) -> None:
+        """Take the times of a task into account."""
+        if self._is_short and waited:
+            self._results.append((waited, seconds))
+
+    def is_short(self, workers: int) -> bool:
+        """Return whether the workers go on reading their ranges themselves; once they do not, they never do."""
+        count = _JUDGED * workers
+        if self._is_short and len(self._results) >= 2 * count:
+            judged, self._results = self._results[count:], []
+            waited, seconds = (sum(times) for times in zip(*judged, strict=True))
+            self._is_short = waited <= _WAITING_SHARE * seconds
+            log.info("workers_waited_for_source", share=round(waited / seconds, 2), reads_itself=self._is_short)
+        return self._is_short
