@@ -263,10 +263,10 @@ def test_a_worker_reads_few_ranges_ahead() -> None:
 def test_workers_that_wait_for_the_source_get_its_bytes(waited: float, *, reads: bool) -> None:
     """The command sends the bytes once workers wait too long for their ranges; the first pieces say nothing."""
     waiting = Waiting()
-    for _ in range(8):
+    for _ in range(2):
         waiting.note(0.9, 1.0)
         assert waiting.is_short(2)
-    for _ in range(8):
+    for _ in range(4):
         assert waiting.is_short(2)
         waiting.note(waited, 1.0)
     assert waiting.is_short(2) is reads

@@ -17,8 +17,8 @@ MOST_AHEAD = 2
 _WAITING_SHARE = 0.2
 """The share of their time that workers may wait for their ranges; the command sends the bytes where it is more."""
 
-_JUDGED = 4
-"""Pieces for each worker that this is judged by, after as many that are small or the first ones."""
+_JUDGED = 2
+"""Pieces for each worker that this is judged by, after one that is small and opens the connections."""
 
 
 class Range(NamedTuple):
@@ -99,10 +99,9 @@ class Waiting:
             self._results.append((waited, seconds))
 
     def is_short(self, workers: int) -> bool:
-        """Return whether the workers go on reading their ranges themselves; once they do not, they never do."""
-        count = _JUDGED * workers
-        if self._is_short and len(self._results) >= 2 * count:
-            judged, self._results = self._results[count:], []
+        """Return whether the workers continue to read their ranges themselves; once they do not, they never do."""
+        if self._is_short and len(self._results) >= (1 + _JUDGED) * workers:
+            judged, self._results = self._results[workers:], []
             waited, seconds = (sum(times) for times in zip(*judged, strict=True))
             self._is_short = waited <= _WAITING_SHARE * seconds
             log.info("workers_waited_for_source", share=round(waited / seconds, 2), reads_itself=self._is_short)
