@@ -124,6 +124,10 @@ bench-partitions: $(INSTALLED) ## what loads into monthly partitions cost: ten m
 bench-cliffs: $(INSTALLED) ## what each difference from a clean file costs: five minutes, or BENCH='--records 20000'
 	@$(BIN)/python -m scripts.benchmark cliffs $(BENCH)
 
+.PHONY: bench-workers
+bench-workers: $(INSTALLED) ## compare workers of Dask with processes, and their ways to get an object: ten minutes
+	@$(BIN)/python -m scripts.benchmark workers $(BENCH)
+
 .PHONY: bench-collect
 bench-collect: $(INSTALLED) ## compare the speed of the collector with what it must reach: five minutes; needs wrk
 	@$(BIN)/python scripts/bench_collect.py

@@ -6,14 +6,14 @@ A store shows an upload only when it is complete.
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 
-from etl.errors import OutputError, UsageError
+from etl.errors import EtlError, OutputError, UsageError
 from etl.exporting.manifest import NAME
 from etl.exporting.places import OWN, SPOOL
 from etl.ingestion.sources.remote import printable, require_driver, scheme_of
-from etl.ingestion.sources.transfers import described, object_store
+from etl.ingestion.sources.transfers import StoreFault, object_store, store_faults
 
 
 def is_url(argument: str) -> bool:
@@ -104,20 +104,15 @@ class Store:
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
-    @contextmanager
-    def _talking(self, done: str) -> Iterator[None]:
-        """Turn the errors of a driver, each of which has its own, into one that names no credential."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise UsageError(f"{self.name} cannot be {done}: it is missing", hint="create the bucket first") from None
-        except PermissionError:
-            raise UsageError(f"{self.name} cannot be {done}: the right to is missing") from None
-        except Exception as error:
-            if "Credentials" in type(error).__name__:
-                raise UsageError(f"{self.name} cannot be {done}: credentials are missing or incomplete") from None
-            if isinstance(error, UsageError):
-                raise
-            raise OutputError(
-                f"{self.name} cannot be {done}: {described(error)}", hint="run the same command again"
-            ) from None
+    def _talking(self, done: str) -> AbstractContextManager[None]:
+        return store_faults(lambda fault: self._error(fault, done))
+
+    def _error(self, fault: StoreFault, done: str) -> EtlError:
+        failed = f"{self.name} cannot be {done}"
+        if fault.kind == "missing":
+            return UsageError(f"{failed}: it is missing", hint="create the bucket first")
+        if fault.kind == "right":
+            return UsageError(f"{failed}: the right to is missing")
+        if fault.kind == "credentials":
+            return UsageError(f"{failed}: {fault.reason}")
+        return OutputError(f"{failed}: {fault.reason}", hint="run the same command again")

@@ -23,6 +23,7 @@ from scripts.benchmark import files as small_files
 from scripts.benchmark import nights as full_exports
 from scripts.benchmark import partitions as months
 from scripts.benchmark import report
+from scripts.benchmark import workers as ways_of_workers
 from scripts.benchmark.bench import Bench, RunFailedError, opened
 from scripts.benchmark.report import Outcome
 from scripts.benchmark.variants import SCALED, START_UPS, VARIANTS, Programs, Variant, ceiling_of
@@ -156,6 +157,24 @@ def partitions(records: int, rounds: int, folder: Path | None, write_docs: bool)
         shares = months.measure(bench, records, rounds, _say)
         facts = f"{_facts(bench)}. {records:,} shipments, {rounds} rounds."
     _tell("partitions", [facts, "", *months.table(shares)], {}, write_docs=write_docs)
+
+
+@cli.command()
+@click.option(
+    "--records", type=click.IntRange(1000), default=1_000_000, show_default=True, help="Shipments in the file."
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Loads of each way, in turn.")
+@click.option("--only", metavar="TEXT", default="", help="Compare only ways whose name has this, such as 'moto'.")
+@_folder_option
+@_write_docs_option
+def workers(records: int, rounds: int, only: str, folder: Path | None, write_docs: bool) -> None:
+    """Compare two workers of Dask with two processes, and workers that fetch an object with a command that sends it."""
+    if only and write_docs:
+        raise click.UsageError("--write-docs writes the whole table: it goes without --only")
+    with _bench(folder, Programs.installed(Path(".venv-bench"))) as bench:
+        results = ways_of_workers.measure(bench, records, rounds, only, _say)
+        facts = f"{_facts(bench)}. {records:,} records, {rounds} rounds."
+    _tell("workers", [facts, "", *ways_of_workers.table(results)], {}, write_docs=write_docs)
 
 
 @cli.command()

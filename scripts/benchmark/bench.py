@@ -67,12 +67,21 @@ class Bench:
         """The log of the server."""
         return self.folder / "postgres" / "server.log"
 
-    def load(self, words: Sequence[str]) -> processes.Run:
-        """Run a command of etl that succeeds; `output` in the folder gets what it prints.
+    def load(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> processes.Run:
+        """Run a command of etl that succeeds, with further variables; `output` in the folder gets what it prints.
 
         Raises RunFailedError.
         """
-        return self._run([self._words["etl"], *words], 0)
+        return self._run([self._words["etl"], *words], 0, environment=environment)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment of the programs that are measured."""
+        return self._environment
+
+    def output(self) -> str:
+        """Return what the last program printed."""
+        return (self.folder / "output").read_text(encoding="utf-8", errors="replace")
 
     def prepare(self, variant: Variant, records: int) -> None:
         """Make what a variant reads: its sample and, for a ceiling, the rows of the tables that its loader fills.
@@ -102,9 +111,17 @@ class Bench:
         words = {"source": sample.path, "records": str(sample.records), **self._words}
         return [word.format(**words) for word in variant.words]
 
-    def _run(self, words: Sequence[str], exit_code: int, *, measure: bool = True) -> processes.Run:
+    def _run(
+        self,
+        words: Sequence[str],
+        exit_code: int,
+        *,
+        measure: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> processes.Run:
         output = self.folder / "output"
-        run = processes.run(words, environment=self._environment, folder=self.folder, output=output, measure=measure)
+        variables = {**self._environment, **(environment or {})}
+        run = processes.run(words, environment=variables, folder=self.folder, output=output, measure=measure)
         if run.exit_code != exit_code:
             text = output.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise RunFailedError(f"expected exit code {exit_code}, got {run.exit_code}:\n{text}")

@@ -15,6 +15,7 @@ from etl.ingestion.ledger import runs
 from etl.ingestion.pipeline import tasks
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.executors import secret_environment, without_secrets
+from etl.ingestion.pipeline.fetching import MOST_AHEAD, Range, RangesAhead, Waiting
 from etl.ingestion.pipeline.tasks import Task, load_task
 from etl.ingestion.sources import remote
 from etl.ingestion.sources.naming import named
@@ -212,6 +213,65 @@ def test_a_worker_reads_its_range_of_a_file_over_http(site: Site) -> None:
     assert "changed while it was read" in str(changed.error)
     assert "the server sends no ranges" in str(without.error)
     assert gone is None
+
+
+def test_a_worker_reads_the_next_range_ahead(site: Site) -> None:
+    """The range of the next task is read before its task begins, once; a range of another worker is kept no longer."""
+    task = _task(site, "ahead")
+    with web_server() as web:
+        web.has_ranges = True
+        web.content = b"xx" + DATA + b"yy"
+        sent = replace(task, piece=replace(task.piece, offset=2, parts=()), place=f"{web.url}/a.ndjson")
+        wanted = Range(f"{web.url}/a.ndjson", 2, len(DATA))
+        tasks.fetch_ahead("ahead", wanted, task.context.retries)
+        until(lambda: len(web.ranges) == 1, "the range to be read")
+        tasks.fetch_ahead("ahead", wanted, task.context.retries)
+        done = load_task(sent)
+        assert len(web.ranges) == 1
+        tasks.fetch_ahead("ahead", wanted, task.context.retries)
+        until(lambda: len(web.ranges) == 2, "the range to be read again")
+        tasks.drop_ahead("ahead", wanted)
+        assert tasks._work_of("ahead").ahead.take(wanted, task.context.retries) == DATA
+        assert len(web.ranges) == 3
+    tasks.release("ahead")
+    assert done.error is None
+    assert done.entry is not None
+    assert (done.entry.loaded, done.entry.rejected) == (2, 1)
+    assert 0 < done.waited < done.seconds
+
+
+def test_a_worker_reads_few_ranges_ahead() -> None:
+    """What is read and not taken is bounded, however many tasks a worker has; a fault comes with its task."""
+    retries = RetrySettings(attempts=1, base_seconds=0.001, cap_seconds=0.001)
+    with web_server() as web:
+        web.has_ranges = True
+        web.content = DATA
+        ahead = RangesAhead()
+        ranges = [Range(f"{web.url}/a.ndjson", at, 2) for at in range(5)]
+        for each in ranges:
+            ahead.begin(each, retries)
+        until(lambda: len(web.ranges) == MOST_AHEAD, "the ranges to be read")
+        assert [ahead.take(each, retries) for each in ranges] == [DATA[at : at + 2] for at in range(5)]
+        assert len(web.ranges) == len(ranges)
+        web.has_ranges = False
+        ahead.begin(ranges[0], retries)
+        with pytest.raises(SourceError, match="sends no ranges"):
+            ahead.take(ranges[0], retries)
+
+
+@pytest.mark.parametrize(("waited", "reads"), [(0.1, True), (0.5, False)])
+def test_workers_that_wait_for_the_source_get_its_bytes(waited: float, *, reads: bool) -> None:
+    """The command sends the bytes once workers wait too long for their ranges; the first pieces say nothing."""
+    waiting = Waiting()
+    for _ in range(2):
+        waiting.note(0.9, 1.0)
+        assert waiting.is_short(2)
+    for _ in range(4):
+        assert waiting.is_short(2)
+        waiting.note(waited, 1.0)
+    assert waiting.is_short(2) is reads
+    waiting.note(0.0, 1.0)
+    assert waiting.is_short(2) is reads
 
 
 @pytest.mark.parametrize("address", ["http://user:secret@{}/a.ndjson", "http://{}/a.ndjson?signature=secret"])

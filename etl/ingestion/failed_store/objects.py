@@ -6,13 +6,13 @@ nothing to make and nothing to remove. Each error of a driver is an OSError with
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
 
 from etl.errors import UsageError
 from etl.ingestion.sources.remote import OBJECT_SCHEMES, printable, require_driver, scheme_of
-from etl.ingestion.sources.transfers import described, object_store
+from etl.ingestion.sources.transfers import StoreFault, object_store, store_faults
 from etl.settings import Url
 
 _MAGIC = frozenset("*?[")
@@ -186,15 +186,11 @@ class ObjectPath:
         return kind
 
 
-@contextmanager
-def _as_os_error(right: str = "read") -> Iterator[None]:
-    """Turn the errors of a driver, each of which has its own, into one that names no credential."""
-    try:
-        yield
-    except (FileNotFoundError, StoreError, UsageError):
-        raise
-    except PermissionError:
-        raise StoreError(f"the right to {right} it is missing") from None
-    except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        has_none = "Credentials" in type(error).__name__
-        raise StoreError("credentials are missing or incomplete" if has_none else described(error)) from None
+def _as_os_error(right: str = "read") -> AbstractContextManager[None]:
+    return store_faults(lambda fault: _error(fault, right))
+
+
+def _error(fault: StoreFault, right: str) -> Exception:
+    if fault.kind == "missing" or isinstance(fault.error, StoreError):
+        return fault.error
+    return StoreError(f"the right to {right} it is missing" if fault.kind == "right" else fault.reason)

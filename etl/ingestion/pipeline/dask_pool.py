@@ -6,6 +6,7 @@ one, which finds the batch in the ledger if the first had committed it.
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import secrets
 import signal
@@ -17,11 +18,13 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import cryptography  # noqa: F401 - Dask makes the keys of a cluster of this machine with it
 import dask
+import distributed.utils
 import structlog
+from dask.typing import Key
 from distributed import Client, Future, LocalCluster, Worker
 from distributed.comm.core import CommClosedError
 from distributed.diagnostics.plugin import WorkerPlugin
@@ -32,14 +35,17 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.pipeline import tasks
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.executors import secret_environment, without_secrets
+from etl.ingestion.pipeline.fetching import Range, Waiting
 from etl.ingestion.pipeline.job import LOOK_SECONDS, Load, Stop
 from etl.ingestion.pipeline.tasks import Task, TaskResult
 from etl.ingestion.values import Piece
 from etl.logs import Logs, set_up
-from etl.settings import Url
+from etl.settings import RetrySettings, Url
 from etl.version import __version__
 
 log = structlog.get_logger(__name__)
+
+_WORKER_MODULE = "etl.ingestion.pipeline.dask_worker"
 
 _AHEAD = 2
 """Tasks that each worker has: the one that it loads and the next."""
@@ -59,6 +65,8 @@ _CONFIG = {
     # A piece is sent with its task, so that no worker is needed to send it again.
     "distributed.admin.large-graph-warning-threshold": "1GB",
     "distributed.worker.daemon": True,
+    # Workers are forked from a process that has imported what they need, and no other thing of the command.
+    "distributed.worker.multiprocessing-method": "forkserver",
     # What watches a cluster for its pages takes a part of each core, and nobody looks at these pages.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
@@ -82,13 +90,28 @@ class _Access(NamedTuple):
     fault: str = ""
 
 
+class _Key(NamedTuple):
+    """The key of a task, which a worker sees before it runs the task; `length` is 0 without a range to read."""
+
+    load: str
+    number: int
+    offset: int
+    length: int
+
+
+def _is_url(place: str | None) -> bool:
+    return place is not None and "://" in place
+
+
 class _Setup(WorkerPlugin):
     """Sets up each worker for a load, also one that comes later, and gives up at the end what the load has there."""
 
-    def __init__(self, load: str, logs: Logs, *, is_own: bool) -> None:
-        self.name = f"etl:{load}"
+    def __init__(self, load: str, logs: Logs, url: str | None, retries: RetrySettings, *, is_own: bool) -> None:
+        self.name = load
         self._load = load
         self._logs = logs
+        self._url = url
+        self._retries = retries
         self._is_own = is_own
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002 - see WorkerPlugin
@@ -100,6 +123,19 @@ class _Setup(WorkerPlugin):
             set_up(self._logs)
         if self._is_own:
             _route_logs()
+
+    def transition(self, key: Key, start: str, finish: str, **kwargs: object) -> None:  # noqa: ARG002 - see WorkerPlugin
+        """Read the range of a task that this worker will run, while it runs the one before."""
+        if self._url is None or not (isinstance(key, tuple) and key[0] == self._load):
+            return
+        _, _, offset, length = cast("_Key", key)
+        if not length:
+            return
+        wanted = Range(self._url, offset, length)
+        if finish == "ready":
+            tasks.fetch_ahead(self._load, wanted, self._retries)
+        elif finish in {"released", "cancelled", "forgotten"}:
+            tasks.drop_ahead(self._load, wanted)
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - see WorkerPlugin
         """Give up the sessions of the load, and their locks."""
@@ -113,7 +149,9 @@ class DaskPool:
     a source that is loaded already needs none.
     """
 
-    def __init__(self, begin: Callable[[], tuple[Client, int]], load: str, stop: Stop, *, is_own: bool) -> None:
+    def __init__(
+        self, begin: Callable[[str | None], tuple[Client, int]], load: str, stop: Stop, *, is_own: bool
+    ) -> None:
         self._begin = begin
         self._client: Client | None = None
         self._size = 1
@@ -122,6 +160,7 @@ class DaskPool:
         self._is_own = is_own
         self._submitted: deque[tuple[Piece, Future[TaskResult] | TaskResult]] = deque()
         self._seen: dict[str, bool] = {}
+        self._waiting = Waiting()
         self._number = 0
         self._looked = time.monotonic()
         self._had_workers = self._looked
@@ -139,11 +178,11 @@ class DaskPool:
     def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
         """Submit a piece; of a file or an object that all workers see only its place, of another source its bytes."""
         if self._client is None:
-            self._client, self._size = self._begin()
+            self._client, self._size = self._begin(place)
             self._had_workers = time.monotonic()
-        if place and "://" not in place:
+        if place and not _is_url(place):
             place = os.path.realpath(place)
-        if place and not self._is_seen(place):
+        if place and not (self._is_seen(place) and self._waiting.is_short(self._size)):
             place = None
         task = Task(
             context=replace(
@@ -158,8 +197,8 @@ class DaskPool:
         self._number += 1
         with _explained():
             # The ledger and not the scheduler tries again; a key of its own lets no task share a result.
-            key = f"etl-{self._load}-{self._number}"
-            future = self._client.submit(tasks.load_task, task, key=key, pure=False, retries=0)
+            key = _Key(self._load, self._number, piece.offset, piece.length if _is_url(place) else 0)
+            future = self._client.submit(tasks.load_task, task, key=tuple(key), pure=False, retries=0)
         self._submitted.append((replace(piece, parts=()), future))
 
     def first(self, stop: Stop) -> tuple[Piece, TaskResult]:
@@ -169,7 +208,11 @@ class DaskPool:
         cluster cannot be reached.
         """
         piece, future = self._submitted.popleft()
-        return piece, future if isinstance(future, TaskResult) else self._result_of(future, stop)
+        if isinstance(future, TaskResult):
+            return piece, future
+        done = self._result_of(future, stop)
+        self._waiting.note(done.waited, done.seconds)
+        return piece, done
 
     def cancel_unstarted(self) -> list[Piece]:
         """Take back the pieces that no worker has begun, and return them.
@@ -284,14 +327,16 @@ def dask_pool(load: Load, size: int, address: str | None) -> Iterator[DaskPool]:
 
     The first piece raises UsageError when the workers cannot load for this command, DatabaseError when there is none.
     """
-    name = secrets.token_hex(4)
+    name = f"etl-{secrets.token_hex(4)}"
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_CONFIG))
         _route_logs()
 
-        def begin() -> tuple[Client, int]:
+        def begin(place: str | None) -> tuple[Client, int]:
             client = stack.enter_context(_cluster(load, size) if address is None else _connected(address))
-            setup = _Setup(name, load.logs, is_own=address is None)
+            setup = _Setup(
+                name, load.logs, place if _is_url(place) else None, load.settings.retries, is_own=address is None
+            )
             count = size if address is None else _require_fitting(client, load)
             client.register_plugin(setup)
             stack.callback(_without_faults, client.unregister_worker_plugin, setup.name)
@@ -317,6 +362,9 @@ def _route_logs() -> None:
 @contextmanager
 def _cluster(load: Load, size: int) -> Iterator[Client]:
     """Start workers on this machine; only who has the keys of this cluster, this process, may give them tasks."""
+    # Else Dask would import all that its tests need, here and there.
+    distributed.utils._forkserver_preload_set = True  # noqa: SLF001 - there is no public switch
+    multiprocessing.get_context("forkserver").set_forkserver_preload([_WORKER_MODULE])
     try:
         started = LocalCluster(
             n_workers=size,
@@ -327,7 +375,8 @@ def _cluster(load: Load, size: int) -> Iterator[Client]:
             dashboard_address="127.0.0.1:0",
             security=True,
             silence_logs=logging.CRITICAL,
-            env=secret_environment(load.database),
+            # The process that they are forked from may have begun with other variables, for a load before this one.
+            env={**os.environ, **secret_environment(load.database)},
         )
     except (RuntimeError, OSError, TimeoutError) as error:
         raise DatabaseError(

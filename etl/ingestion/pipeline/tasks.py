@@ -22,9 +22,11 @@ from etl.ingestion.failed_store.store import FailedStore
 from etl.ingestion.ledger import locks, runs
 from etl.ingestion.pipeline.assembly import RunContext, RunLedgerWriter, worker
 from etl.ingestion.pipeline.batches import Loader, retry_policy
+from etl.ingestion.pipeline.fetching import Range, RangesAhead
 from etl.ingestion.transform.paths import Paths
 from etl.ingestion.values import Entry, Piece
 from etl.quick_dataclasses import dataclass
+from etl.settings import RetrySettings
 
 IDLE_SECONDS = 30.0
 """A worker that outlives its load gives up its sessions, and their locks, after so long without a task of it."""
@@ -51,13 +53,16 @@ class Task:
 class TaskResult:
     """The result of a task: its entry in the ledger or the error that ended it, and the number of further tries.
 
-    `is_begun` is False for a task that its worker left alone, because the load had ended its submitting before.
+    `is_begun` is False for a task that its worker left alone, because the load had ended its submitting before. Of its
+    `seconds`, a worker `waited` for the bytes of a URL.
     """
 
     entry: Entry | None
     error: EtlError | None
     retried: int
     is_begun: bool = True
+    seconds: float = 0.0
+    waited: float = 0.0
 
 
 class StopEvent(Protocol):
@@ -80,6 +85,7 @@ class _Work:
         self.in_use = threading.Lock()
         self.sessions = ExitStack()
         self.runs: dict[str, tuple[Paths, Loader]] = {}
+        self.ahead = RangesAhead()
         self.retried = 0
         self._timer: threading.Timer | None = None
 
@@ -125,6 +131,7 @@ class _Work:
     def release(self) -> None:
         """Give up the sessions and their locks; the caller has the lock of this work."""
         self.cancel_timer()
+        self.ahead.clear()
         self.runs.clear()
         with suppress(Exception):  # A lost connection may fail to close.
             self.sessions.close()
@@ -152,6 +159,21 @@ def end_submitting(load: str, *, at_once: bool) -> None:
     work.is_closed = True
     if at_once and isinstance(work.stopping, threading.Event):
         work.stopping.set()
+
+
+def fetch_ahead(load: str, wanted: Range, retries: RetrySettings) -> None:
+    """Begin to read the range of a task of a load that this process will get."""
+    work = _work_of(load)
+    if not work.is_closed:
+        work.ahead.begin(wanted, retries)
+
+
+def drop_ahead(load: str, wanted: Range) -> None:
+    """Keep a range no longer that was read for a task of a load."""
+    with _changing:
+        work = _works.get(load)
+    if work is not None:
+        work.ahead.drop(wanted)
 
 
 def release(load: str) -> None:
@@ -199,11 +221,17 @@ def load_task(task: Task) -> TaskResult:
 def _loaded(task: Task, work: _Work) -> TaskResult:
     bind_contextvars(run=task.context.run.run)
     before = work.retried
+    begun = time.monotonic()
+    waited = 0.0
     entry: Entry | None = None
     error: EtlError | None = None
     try:
         paths, loader = work.loader(task.context)
-        for batch in paths.batching(_whole(task)):
+        waiting = time.monotonic()
+        piece = _whole(task, work)
+        if task.place and "://" in task.place:
+            waited = time.monotonic() - waiting
+        for batch in paths.batching(piece):
             if batch is not None:
                 entry = wait_for(loader.load(batch))
         if entry is None:
@@ -212,17 +240,18 @@ def _loaded(task: Task, work: _Work) -> TaskResult:
         error = ended
     except psycopg.Error as ended:
         error = refusals.as_etl_error(ended, task.context.database)
-    return TaskResult(entry=entry, error=error, retried=work.retried - before)
+    seconds = time.monotonic() - begun
+    return TaskResult(entry=entry, error=error, retried=work.retried - before, seconds=seconds, waited=waited)
 
 
-def _whole(task: Task) -> Piece:
+def _whole(task: Task, work: _Work) -> Piece:
     """Return the piece with its bytes.
 
     Raises SourceError when its place has others now.
     """
     if task.place is None:
         return task.piece
-    piece = replace(task.piece, parts=(_read(task, task.place),))
+    piece = replace(task.piece, parts=(_read(task, task.place, work),))
     if piece.hash != task.hash:
         raise SourceError(
             f"{task.context.source}: the file changed while it was read, at byte {task.piece.offset}",
@@ -231,11 +260,9 @@ def _whole(task: Task) -> Piece:
     return piece
 
 
-def _read(task: Task, place: str) -> bytes:
+def _read(task: Task, place: str, work: _Work) -> bytes:
     if "://" in place:
-        from etl.ingestion.sources import remote  # noqa: PLC0415 - few sources are in a store
-
-        return remote.read_range(place, task.piece.offset, task.length, task.context.retries)
+        return work.ahead.take(Range(place, task.piece.offset, task.length), task.context.retries)
     try:
         with Path(place).open("rb") as file:
             file.seek(task.piece.offset)

@@ -8,9 +8,12 @@ import http.client
 import ssl
 import urllib.error
 import urllib.request
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
+from etl.errors import EtlError
 from etl.ingestion.constants import NETWORK_SECONDS, PROGRESS_BYTES, READ_BYTES, STORE_BLOCK_BYTES
 from etl.ingestion.sources import requests
 from etl.version import __version__
@@ -57,6 +60,36 @@ def described(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return f"the connection failed ({type(error).__name__})"
+
+
+class StoreFault(NamedTuple):
+    """An error of the driver of an object store, each of which has its own, with a reason that names no secret."""
+
+    kind: Literal["missing", "right", "credentials", "other"]
+    reason: str
+    error: Exception
+
+
+def fault_of(error: Exception) -> StoreFault:
+    """Return what an error of a driver means."""
+    if isinstance(error, FileNotFoundError):
+        return StoreFault("missing", described(error), error)
+    if isinstance(error, PermissionError):
+        return StoreFault("right", described(error), error)
+    if "Credentials" in type(error).__name__:
+        return StoreFault("credentials", "credentials are missing or incomplete", error)
+    return StoreFault("other", described(error), error)
+
+
+@contextmanager
+def store_faults(as_error: Callable[[StoreFault], Exception]) -> Iterator[None]:
+    """Raise another error in the place of one of a driver; an error of this program stays as it is."""
+    try:
+        yield
+    except EtlError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
+        raise as_error(fault_of(error)) from None
 
 
 class _Body:
@@ -207,12 +240,9 @@ def object_transfer(url: str, at: int) -> Transfer:
     """
     try:
         return _Object(url, at)
-    except (FileNotFoundError, PermissionError) as error:
-        raise PermanentError(described(error)) from None
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-        if "Credentials" in type(error).__name__:
-            raise PermanentError("credentials are missing or incomplete") from None
-        raise NetworkError(described(error)) from None
+        fault = fault_of(error)
+        raise (NetworkError if fault.kind == "other" else PermanentError)(fault.reason) from None
 
 
 def object_store(url: str) -> tuple[Any, str]:
