@@ -111,7 +111,6 @@ def _refresh_together(
     aggregates: Sequence[Aggregate],
     run: str | None,
     waiting: Waiting,
-    before_each: Callable[[], None] = lambda: None,
     *,
     full: bool,
 ) -> dict[str, RefreshResult]:
@@ -133,7 +132,7 @@ def _refresh_together(
         while not snapshots.is_whole:
             try:
                 with snapshots.next():
-                    done = _recompute_quick(connection, [first, *free], run, before_each, full=full)
+                    done = _recompute_quick(connection, [first, *free], run, full=full)
             except psycopg.Error as error:  # about a table of one of them
                 if connection.closed or not free:
                     raise
@@ -142,19 +141,12 @@ def _refresh_together(
 
 
 def _recompute_quick(
-    connection: psycopg.Connection,
-    aggregates: Sequence[Aggregate],
-    run: str | None,
-    before_each: Callable[[], None],
-    *,
-    full: bool,
+    connection: psycopg.Connection, aggregates: Sequence[Aggregate], run: str | None, *, full: bool
 ) -> dict[str, RefreshResult]:
     """Recompute the first aggregate, and those after it until the time is over."""
     until = time.monotonic() + _TOGETHER_SECONDS
     done: dict[str, RefreshResult] = {}
     for aggregate in aggregates:
-        if done:
-            before_each()
         if done and time.monotonic() > until:
             break
         try:
@@ -215,7 +207,7 @@ def refresh_each(
             left = [each for each in aggregates[number:] if each.name not in done][:most]
             try:
                 if len(left) > 1:
-                    done |= _refresh_together(connection, left, run, waiting, before_each, full=full)
+                    done |= _refresh_together(connection, left, run, waiting, full=full)
                 else:
                     done[aggregate.name] = refresh(connection, aggregate, run=run, full=full, waiting=waiting)
             except _TogetherError as error:
