@@ -249,7 +249,7 @@ def _resumed(run: OpenRun) -> OpenRun:
     of_run, attempt = run.context.run, run.attempt
     if of_run.attempt == 1:
         return run
-    if of_run.attempt > 1 and of_run.is_atomic and not of_run.was_finished:
+    if of_run.is_atomic and not of_run.was_finished:
         from etl.ingestion.pipeline import restaging  # noqa: PLC0415 - most loads do without it
 
         restaging.withdraw_lost(run)
