@@ -6,12 +6,13 @@ The loads of a comparison run in turn. Each load begins with empty tables and re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+from distributed import Client
 
 from scripts.benchmark import database, samples
 from scripts.benchmark.bench import Bench, RunFailedError
@@ -217,7 +218,8 @@ def _cluster(bench: Bench, access: Mapping[str, str]) -> Iterator[tuple[str, lis
                     stderr=subprocess.DEVNULL,
                 )
             )
-        time.sleep(5)
+        with Client(address) as client:
+            client.wait_for_workers(2, timeout=60)
         yield address, [each.pid for each in started]
     finally:
         for each in reversed(started):
