@@ -61,6 +61,8 @@ def unidentified(
     connection: psycopg.Connection, tables: Sequence[str], schemas: Sequence[str] = ()
 ) -> Iterator[Obstacle]:
     """Yield the tables, also those of some schemas, that are published without a replica identity."""
+    if not queries.one(connection, _SQL["publishes_changes"])["publishes"]:
+        return
     for name, publications in connection.execute(
         _SQL["unidentified"], {"tables": list(tables), "schemas": list(schemas)}
     ):

@@ -25,6 +25,10 @@ from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where c.oid = to_regclass(%(table)s);
 
+-- name: publishes_changes
+-- Tell whether a publication publishes updates or deletes; mostly there is none, and then nobody asks for its tables.
+select exists (select from pg_publication where pubupdate or pubdelete) as publishes;
+
 -- name: unidentified
 -- List the tables (or the partitions of them) that a publication publishes updates or deletes of, but that have no
 -- replica identity: the server refuses each update and delete of their rows. `schemas` adds all tables of schemas.
