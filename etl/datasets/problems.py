@@ -13,7 +13,7 @@ from etl.datasets.types import OPTIONS, NumberType, ServerType, TimeType, with_o
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 NAME_LENGTH = 63
 """The longest name of PostgreSQL."""
-_COLUMN_NAME = re.compile(r"[^\W\d][\w\x80-\U0010ffff]*")
+_COLUMN_NAME = re.compile(r"[^\W\d](?:\w|[^\x00-\x7f])*")
 """Letters of every script: PostgreSQL takes any of them, in names of at most 63 bytes."""
 _OTHERS_SCHEMA = re.compile(r"(etl|etl_staging|pg_.*|information_schema)\.")
 SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
