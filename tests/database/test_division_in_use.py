@@ -94,15 +94,20 @@ def _read(connection: psycopg.Connection[Any], _: int) -> None:
     assert (count, total) == (ROWS, sum(n % 7 for n in range(1, ROWS + 1)))
 
 
-@pytest.mark.slow
-def test_a_table_becomes_a_partitioned_one_under_loads(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """No row is lost or doubled, no reader sees a part, and no writer waits for more than a second."""
+def _fill_plain_tables(site: Site, plain: str, rows: int) -> None:
+    """Make the aggregate, and the tables as they are before a division, with rows."""
     _define(site, "merge")
     site.ask("drop table logistics.visits, logistics.visit_lines")
     site.ask("delete from etl.partitions; delete from etl.partitioned_facts")
-    site.define(PLAIN)
+    site.define(plain)
     assert site.run("db", "migrate").returncode == 0
-    site.ask(FILL, [ROWS])
+    site.ask(FILL, [rows])
+
+
+@pytest.mark.slow
+def test_a_table_becomes_a_partitioned_one_under_loads(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """No row is lost or doubled, no reader sees a part, and no writer waits for more than a second."""
+    _fill_plain_tables(site, PLAIN, ROWS)
     site.ask("analyze logistics.visits")
     site.write_definition(DIVIDED)
     writers = [Writer(site, number) for number in (1, 2)]
@@ -170,12 +175,7 @@ def test_nobody_waits_long_for_the_exchange(site: Site, mode: str, capsys: pytes
     plain, divided = (
         text.replace("merge", mode.split(maxsplit=1)[0]) if mode != "collect" else text for text in (PLAIN, DIVIDED)
     )
-    _define(site, "merge")
-    site.ask("drop table logistics.visits, logistics.visit_lines")
-    site.ask("delete from etl.partitions; delete from etl.partitioned_facts")
-    site.define(plain)
-    assert site.run("db", "migrate").returncode == 0
-    site.ask(FILL, [ROWS // 5])
+    _fill_plain_tables(site, plain, ROWS // 5)
     dataset = read(site.write_definition(divided))
     loaded: list[int] = []
     loader = loader_of(site.conninfo, site.folder, dataset) if mode == "collect" else None
