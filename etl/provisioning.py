@@ -138,7 +138,8 @@ def _tables_of(dataset: Dataset) -> list[str]:
 def _warn_of_missing_rows(connection: psycopg.Connection, dataset: Dataset) -> None:
     """Log a warning when rows that the ledger knows are missing in the tables, because a table was made anew."""
     # The owner of the tables may not be allowed to read the ledger, or the ledger is older than this version.
-    with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedColumn):
+    errors = psycopg.errors
+    with suppress(errors.InsufficientPrivilege, errors.UndefinedColumn, errors.UndefinedTable):
         found = losses.look(connection, dataset)
         if found is not None:
             log.warning("rows_missing", dataset=dataset.name, reason=found.reason, hint=found.remedy(dataset.mode))

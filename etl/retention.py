@@ -46,10 +46,12 @@ def remove_old_partitions(
 ) -> list[RemovedPartition]:
     """Remove the partitions of a dataset that end before an age, an SQL interval, and refresh the aggregates.
 
-    Raises UsageError if no table of the dataset has partitions, or the user does not own them, and OutputError when a
-    place of an export cannot be written: the partition stays.
+    Raises UsageError if no table of the dataset has partitions, child rows have none, or the user does not own them,
+    BusyError when another session removes some, and OutputError when a place of an export cannot be written: the
+    partition stays.
     """
     wanted = partitions.partitioned_tables(dataset)
+    partitions.require_carried_along(dataset)
     if kept is not None:
         exports.require_packages(kept.format)
         place_of(kept.to)
@@ -58,6 +60,9 @@ def remove_old_partitions(
             partitions.require_divided(connection, dataset, table)
         removed = []
         try:
+            if not is_dry_run:
+                partitions.lock_removals(connection, dataset)
+                partitions.note_lost(connection)
             for each in partitions.older(connection, dataset, keep):
                 rows, place = partitions.rows_of(connection, each), each.exported_to
                 if not is_dry_run:

@@ -14,8 +14,8 @@ from psycopg import sql
 
 from etl import queries
 from etl.database import partitions
-from etl.datasets import Dataset, Table, divided_by, hash_partitions, partition_clause
-from etl.errors import BusyError, DatabaseError, UsageError
+from etl.datasets import Dataset, Table, divided_by, partition_clause, short_name
+from etl.errors import BusyError, UsageError
 from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("division")
@@ -25,10 +25,8 @@ _ROWS = 20_000
 """Lineages that a step copies: a fifth of a second, so that an interruption loses little."""
 _FEW = 5_000
 """So few changes are copied in a part of the half second for which the table is locked."""
-_PATIENCE = 600.0
-"""Seconds for which a lock is tried again: a load that writes without a pause lasts that long."""
-_PAUSE = 0.5
-"""Seconds between two tries, in which those who waited for the table continue."""
+_HELD = 0.6
+"""Seconds for which the table is locked at most. Who came while the lock was awaited has waited a quarter more."""
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +85,7 @@ class Division:
 
     @property
     def _index(self) -> str:
-        return f"etl_division_{self._name[:40]}"
+        return f"etl_division_{short_name(self._name)}"
 
     def _filled(self, name: str) -> sql.Composed:
         return _SQL[name].format(
@@ -151,8 +149,7 @@ class Division:
             self._execute("try_rights")
         if self.table.partition_by:
             partitions.list_fact(self.connection, self.table)
-        for statement in hash_partitions(self.table, self._copy):
-            self.connection.execute(statement)
+        partitions.make_hash_partitions(self.connection, self.table, self._copy)
         self._execute("watch_partitions")
         self._execute("enter")
 
@@ -217,13 +214,21 @@ class Division:
         self.connection.execute(_TABLES["analyze"].format(table=self._copy))
 
         def swap() -> None:
-            self._execute("be_patient")
             self.connection.execute(self._filled("hold_all"))
+            until = time.monotonic() + _HELD
+
+            def quickly() -> None:
+                left = max(round((until - time.monotonic()) * 1000), 1)
+                self._execute("be_quick", milliseconds=left)
+
+            quickly()
             if self._execute("has_many_changes", most=_FEW * 4).fetchone() == (True,):
                 raise psycopg.errors.LockNotAvailable
             self._execute("copy_rows", most=_FEW * 40)
+            quickly()
             # A table with foreign keys that are checked later cannot be changed.
             self.connection.execute(queries.load("searching")["check_deferred"])
+            quickly()
             self._execute("take_place")
 
         try:
@@ -235,33 +240,7 @@ class Division:
             ) from error
 
     def _without_waiting(self, change: Callable[[], object], between: Callable[[], object] | None = None) -> None:
-        """Make a change in a transaction that waits for no lock for long, until it succeeds.
-
-        Those who come to the table while the change waits for it wait for the change. `between` runs before each try
-        but the first.
-        """
-        began = time.monotonic()
-        while True:
-            try:
-                with self.connection.transaction():
-                    self._execute("be_patient_for_locks")
-                    change()
-            except (
-                psycopg.errors.LockNotAvailable,
-                psycopg.errors.QueryCanceled,
-                psycopg.errors.DeadlockDetected,
-                psycopg.errors.CheckViolation,
-            ) as error:
-                if time.monotonic() > began + _PATIENCE:
-                    raise DatabaseError(
-                        f"other sessions hold the table {self.table.name} all the time",
-                        hint="run the command again when no load runs: it continues where it ended",
-                    ) from error
-                self.sleep(_PAUSE)
-                if between:
-                    between()
-            else:
-                return
+        partitions.without_waiting(self.connection, self.table.name, change, between=between, sleep=self.sleep)
 
     def _clear(self) -> None:
         """Drop the table whose place the copy has taken."""

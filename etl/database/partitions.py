@@ -1,14 +1,15 @@
 """Partitions of facts: made ahead and for the rows of a load, and removed when they are old."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import psycopg
 from psycopg import sql
 
 from etl import queries
-from etl.datasets import Dataset, Table, divided_by, hash_partitions
+from etl.datasets import Dataset, Table, divided_by, hash_partition_name, hash_partitions
 from etl.datasets.partitions import hashed, partitioned
-from etl.errors import InternalError, UsageError
+from etl.errors import BusyError, DatabaseError, InternalError, UsageError
 from etl.quick_dataclasses import dataclass
 
 _SQL = queries.load("partitions")
@@ -19,6 +20,11 @@ _AHEAD = {"month": "3 months", "day": "14 days"}
 
 MOMENTS = (sql.Literal("1900-01-01"), sql.Literal("2200-01-01"))
 """The days from and until which `etl.make_partitions` makes partitions."""
+
+_PATIENCE = 600.0
+"""Seconds for which a lock is tried again: a load that writes without a pause lasts that long."""
+_PAUSE = 0.5
+"""Seconds between two tries, in which those who waited for the table continue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +63,28 @@ def partitioned_tables(dataset: Dataset) -> list[Table]:
     return tables
 
 
+def require_carried_along(dataset: Dataset) -> None:
+    """Raise UsageError when child rows would stay after the removal of the partition that has their record."""
+    staying = [table for table in dataset.tables if table.each and table.partition_by is None]
+    if staying and any(not table.each for table in partitioned(dataset)):
+        names = " and ".join(table.name for table in staying)
+        raise UsageError(
+            f"the rows of {names} would stay without their records: the definition gives {names} no partition_by",
+            hint=f"see {dataset.path}, then etl dataset partition {dataset.name}",
+        )
+
+
 def divided_tables(dataset: Dataset) -> list[Table]:
     """Return the tables of a dataset that are divided in any way. Raises UsageError if none is."""
     tables = [table for table in dataset.tables if divided_by(dataset, table)]
     if not tables:
         raise UsageError(f"no table of {dataset.name} has partition_by or partition_hash", hint=f"see {dataset.path}")
     return tables
+
+
+def note_lost(connection: psycopg.Connection) -> None:
+    """Forget the partitions that a person dropped or detached; the aggregates are recomputed as a whole."""
+    connection.execute(queries.load("precalculation")["note_lost_partitions"])
 
 
 def install(connection: psycopg.Connection, dataset: Dataset) -> None:
@@ -74,7 +96,7 @@ def install(connection: psycopg.Connection, dataset: Dataset) -> None:
         _make_hash_partitions(connection, dataset, table)
     for table in partitioned(dataset):
         require_divided(connection, dataset, table)
-        connection.execute(queries.load("precalculation")["note_lost_partitions"])
+        note_lost(connection)
         list_fact(connection, table)
         values = {"fact": table.name, "every": table.partition_every, "ahead": _AHEAD[table.partition_every]}
         connection.execute(_SQL["make_ahead"], values)
@@ -85,16 +107,33 @@ def install(connection: psycopg.Connection, dataset: Dataset) -> None:
 def _make_hash_partitions(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
     """Make the partitions of a table that is divided by the hash of the key, and of one whose partition was dropped."""
     require_divided(connection, dataset, table)
-    moduli = _moduli(connection, table)
-    for statement in hash_partitions(table, table.identifier):
-        connection.execute(statement)
+    count = len(_parts_by_hash(connection, table.identifier))
+    make_hash_partitions(connection, table, table.identifier)
     connection.execute(_INSTALLATION["watch_partitions"], {"fact": table.name})
-    if 0 < len(moduli) < (table.partition_hash or 0):  # Its rows are gone, and no trigger has noted it.
+    if 0 < count < (table.partition_hash or 0):  # Its rows are gone, and no trigger has noted it.
         connection.execute(_INSTALLATION["add_pending_all"], {"fact": table.name})
 
 
-def _moduli(connection: psycopg.Connection, table: Table) -> list[int]:
-    return [modulus for (modulus,) in connection.execute(_SQL["moduli"], {"table": table.quoted})]
+def make_hash_partitions(connection: psycopg.Connection, table: Table, parent: sql.Identifier) -> None:
+    """Make the partitions of a table, or of a copy of it, that is divided by a hash, where they are missing.
+
+    Raises UsageError when another table has the name of one.
+    """
+    there = {remainder for _, remainder in _parts_by_hash(connection, parent)}
+    for remainder, statement in enumerate(hash_partitions(table, parent)):
+        if remainder not in there:
+            connection.execute(statement)
+    missing = set(range(table.partition_hash or 0)) - {number for _, number in _parts_by_hash(connection, parent)}
+    if missing:
+        name = hash_partition_name(table, min(missing)).as_string(None)
+        raise UsageError(
+            f"a partition of {table.name} cannot be made: there is another table {name}",
+            hint="rename that table, and run the same command again",
+        )
+
+
+def _parts_by_hash(connection: psycopg.Connection, table: sql.Identifier) -> list[tuple[int, int]]:
+    return connection.execute(_SQL["parts_by_hash"], {"table": table.as_string(None)}).fetchall()
 
 
 def require_divided(connection: psycopg.Connection, dataset: Dataset, table: Table) -> None:
@@ -116,7 +155,9 @@ def is_divided(connection: psycopg.Connection, dataset: Dataset, table: Table) -
         raise UsageError(f"the table {table.name} is missing", hint="etl db migrate")
     if row[0] != "p":
         return False
-    has_other_number = table.partition_hash is not None and set(_moduli(connection, table)) - {table.partition_hash}
+    has_other_number = table.partition_hash is not None and {
+        modulus for modulus, _ in _parts_by_hash(connection, table.identifier)
+    } - {table.partition_hash}
     if row[1] != list(divided_by(dataset, table)) or row[2] != (table.partition_hash is not None) or has_other_number:
         raise UsageError(
             f"the table {table.name} is partitioned, but not by {_way(dataset, table)}",
@@ -158,6 +199,13 @@ def can_be_made(table: Table) -> sql.Composed:
     first, until = MOMENTS
     name = sql.Identifier(table.partition_by or "")
     return sql.SQL("{0} >= {1} and {0} < {2}").format(name, first, until)
+
+
+def lock_removals(connection: psycopg.Connection, dataset: Dataset) -> None:
+    """Let no other session remove partitions of a dataset while this connection lives. Raises BusyError if one does."""
+    facts = [table.name for table in partitioned(dataset)]
+    if connection.execute(_SQL["lock_removals"], {"facts": facts}).fetchone() != (True,):
+        raise BusyError(f"another session removes partitions of {dataset.name}")
 
 
 def older(connection: psycopg.Connection, dataset: Dataset, keep: str) -> list[Partition]:
@@ -210,17 +258,77 @@ def empty(connection: psycopg.Connection, partition: Partition, digest: str | No
     return True
 
 
-def detach(connection: psycopg.Connection, partition: Partition) -> None:
-    """Detach a partition, or finish a detaching that was cut off. `connection` is in autocommit mode."""
+def detach(connection: psycopg.Connection, partition: Partition, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Detach a partition, or finish a detaching that was cut off. `connection` is in autocommit mode.
+
+    Writers and readers continue; with a default partition, which the server allows only with a lock, they wait for less
+    than a second. Raises UsageError when another partition of the table is being detached.
+    """
     names = {"table": partition.table, "partition": partition.identifier}
-    if partition.state == "attached":
-        connection.execute(_SQL["detach"].format(**names))
-    elif partition.state == "detaching":
+    if partition.state == "detaching":
         connection.execute(_SQL["finish_detaching"].format(**names))
+    if partition.state != "attached":
+        return
+    values = {"table": partition.table.as_string(None)}
+    obstacles = connection.execute(_SQL["obstacles_to_detaching"], values).fetchall()
+    for name, is_default in obstacles:
+        if not is_default:
+            raise UsageError(
+                f"{partition.name} cannot be detached: the server has not finished to detach {name}",
+                hint=f"alter table {values['table']} detach partition {name} finalize; then run the same command again",
+            )
+    if obstacles:
+        at_once = _SQL["detach_at_once"].format(**names)
+        without_waiting(connection, partition.fact, lambda: connection.execute(at_once), sleep=sleep)
+    else:
+        connection.execute(_SQL["detach"].format(**names))
 
 
 def drop(connection: psycopg.Connection, partition: Partition) -> None:
-    """Drop a detached partition, and forget it."""
+    """Drop a detached partition, and forget it.
+
+    Rows that came while it was detached are deleted before, so that triggers note which buckets change.
+    """
     with connection.transaction():
+        if partition.state != "gone":
+            connection.execute(_TABLES["delete_all"].format(table=partition.identifier))
         connection.execute(_TABLES["drop"].format(table=partition.identifier))
         connection.execute(_SQL["forget"], {"fact": partition.fact, "name": partition.name})
+        connection.execute(_SQL["note_emptied"].format(table=partition.table), {"fact": partition.fact})
+
+
+def without_waiting(
+    connection: psycopg.Connection,
+    table: str,
+    change: Callable[[], object],
+    *,
+    between: Callable[[], object] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Make a change of a table in a transaction that waits for no lock for long, until it succeeds.
+
+    Those who come to the table while the change waits for it wait for the change. `between` runs before each try but
+    the first, and `sleep` waits before it. Raises DatabaseError when other sessions hold the table for ten minutes.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute(_SQL["be_patient_for_locks"])
+                change()
+        except (
+            psycopg.errors.LockNotAvailable,
+            psycopg.errors.QueryCanceled,
+            psycopg.errors.DeadlockDetected,
+            psycopg.errors.CheckViolation,
+        ) as error:
+            if time.monotonic() > began + _PATIENCE:
+                raise DatabaseError(
+                    f"other sessions hold the table {table} all the time",
+                    hint="run the command again when no load runs: it continues where it ended",
+                ) from error
+            sleep(_PAUSE)
+            if between:
+                between()
+        else:
+            return

@@ -13,6 +13,7 @@ from etl.datasets.tables import (
     ddl,
     divided_by,
     first_columns,
+    hash_partition_name,
     hash_partitions,
     limits_ddl,
     listed,
@@ -20,6 +21,7 @@ from etl.datasets.tables import (
     quoted,
     replica_identity,
     same_key,
+    short_name,
     sql_type,
 )
 from etl.datasets.types import TYPES, Type
@@ -43,6 +45,7 @@ __all__ = [
     "find",
     "first_columns",
     "folders",
+    "hash_partition_name",
     "hash_partitions",
     "limits_ddl",
     "listed",
@@ -54,5 +57,6 @@ __all__ = [
     "readable",
     "replica_identity",
     "same_key",
+    "short_name",
     "sql_type",
 ]

@@ -9,6 +9,7 @@ from etl.datasets.definition import DIGEST, LINEAGE, Column, Dataset, Table
 from etl.datasets.types import type_of
 
 _NAME_LENGTH = 63
+_SHORT_NAME_LENGTH = 50
 _LINEAGE_COLUMNS = {
     name: sql.Identifier(name) + sql.SQL(" integer not null" if name == "etl_place" else " bigint not null")
     for name in LINEAGE
@@ -122,17 +123,27 @@ def partition_clause(dataset: Dataset, table: Table) -> sql.Composable:
 
 
 def hash_partitions(table: Table, parent: sql.Identifier) -> Iterator[sql.Composed]:
-    """Yield the statements that make the partitions of a table that is divided by a hash: of `parent`, by its names."""
+    """Yield the statements that make the partitions of a table that is divided by a hash, in the order of remainders.
+
+    They become partitions of `parent`, by the names of those of the table.
+    """
     for number in range(table.partition_hash or 0):
-        schema, name = table.name.split(".")
         yield sql.SQL(
             "create table if not exists {} partition of {} for values with (modulus {}, remainder {})"
-        ).format(
-            sql.Identifier(schema, f"{name[:50]}_h{number}"),
-            parent,
-            sql.Literal(table.partition_hash),
-            sql.Literal(number),
-        )
+        ).format(hash_partition_name(table, number), parent, sql.Literal(table.partition_hash), sql.Literal(number))
+
+
+def hash_partition_name(table: Table, number: int) -> sql.Identifier:
+    """Return the name of a partition of a table that is divided by a hash."""
+    return sql.Identifier(table.schema, f"{short_name(table.name.split('.')[1])}_h{number}")
+
+
+def short_name(name: str) -> str:
+    """Return the name of a table, cut to 50 letters, for names that are made of it; a cut one ends with its digest."""
+    if len(name) <= _SHORT_NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: _SHORT_NAME_LENGTH - 9]}_{digest}"
 
 
 def _column(column: Column) -> sql.Composed:

@@ -182,13 +182,9 @@ where {column} is not null and (
 -- Make the partitions of the copy for these days.
 select etl.add_partitions(to_regclass(%(copy)s), %(fact)s, %(days)s::timestamp[]);
 
--- name: be_patient
--- Let no statement that waits for a lock keep others waiting for long, and none that has the lock.
-select set_config('lock_timeout', '250ms', true), set_config('statement_timeout', '500ms', true);
-
--- name: be_patient_for_locks
--- Let no statement that waits for a lock keep others waiting for long.
-select set_config('lock_timeout', '250ms', true);
+-- name: be_quick
+-- Let the next statement of the transaction take no longer than this.
+select set_config('statement_timeout', %(milliseconds)s || 'ms', true);
 
 -- name: hold_all
 -- Let nobody read or write a table until the end of the transaction.

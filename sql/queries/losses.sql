@@ -16,7 +16,7 @@ select case
             where batches.run = (
                 select runs.run
                 from etl.runs
-                where {is_live} and exists (
+                where {is_live} and runs.started_at > {since} and exists (
                     select from etl.batches
                     where batches.run = runs.run and batches.count_loaded > coalesce(batches.count_unchanged, 0)
                     offset 0 -- one search in the index for each run, from the newest on
@@ -29,13 +29,17 @@ select case
     )
     else exists (
         select from etl.runs join etl.batches on batches.run = runs.run
-        where {is_live} and batches.rows[{place}] > 0
+        where {is_live} and batches.rows[{place}] > 0 and runs.started_at > {since}
     )
 end;
 
 -- name: is_live
 -- The condition that the rows of a run are in the tables of its dataset, as far as the ledger knows.
 runs.dataset = {dataset} and runs.superseded_by is null and (not runs.is_atomic or runs.published_at is not null)
+
+-- name: since
+-- The time since when the rows of runs are awaited in a table: etl retention may have removed all rows of earlier runs.
+coalesce((select emptied_at from etl.partitioned_facts where fact = {fact}), '-infinity')
 
 -- name: holds_rows
 -- Return whether a table holds any row.
@@ -45,7 +49,7 @@ select exists (select from {table});
 -- Count the runs that loaded rows into a table, and these rows.
 select count(distinct runs.run), coalesce(sum(batches.rows[{place}]), 0)::bigint
 from etl.runs join etl.batches on batches.run = runs.run
-where {is_live} and batches.rows[{place}] > 0;
+where {is_live} and batches.rows[{place}] > 0 and runs.started_at > {since};
 
 -- name: forget
 -- Let the runs whose rows are gone from the tables count no more, and their pending failures be loaded with their

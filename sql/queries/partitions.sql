@@ -13,9 +13,11 @@ from pg_class
 left join pg_partitioned_table on partrelid = pg_class.oid
 where pg_class.oid = to_regclass(%(table)s);
 
--- name: moduli
--- List the moduli of the partitions of a table that is divided by a hash, one for each.
-select substring(pg_get_expr(relpartbound, pg_class.oid) from 'modulus ([0-9]+)')::integer
+-- name: parts_by_hash
+-- List the moduli and the remainders of the partitions of a table that is divided by a hash, one of each.
+select
+    substring(pg_get_expr(relpartbound, pg_class.oid) from 'modulus ([0-9]+)')::integer,
+    substring(pg_get_expr(relpartbound, pg_class.oid) from 'remainder ([0-9]+)')::integer
 from pg_inherits
 join pg_class on pg_class.oid = inhrelid
 where inhparent = to_regclass(%(table)s);
@@ -62,7 +64,8 @@ select etl.make_partitions(
 );
 
 -- name: older
--- List the partitions that end before an age, the oldest first, with the state of each: attached, detaching, detached, gone.
+-- List the partitions that end before an age, with the state of each: attached, detaching, detached, gone. First those that
+-- are being detached, because the server detaches one at a time; then the oldest. What a person detaches is not removed.
 select
     partitions.fact,
     partitioned_facts.column_name,
@@ -84,7 +87,13 @@ left join pg_namespace on nspname = split_part(partitions.fact, '.', 1)
 left join pg_class on relnamespace = pg_namespace.oid and relname = partitions.name
 left join pg_inherits on inhrelid = pg_class.oid
 where partitions.fact = any (%(facts)s) and until_day <= (now() at time zone 'UTC')::date - %(keep)s::interval
-order by first_day, partitions.fact;
+    and (partitions.is_removed or inhrelid is not null and not inhdetachpending)
+order by inhdetachpending is true desc, first_day, partitions.fact;
+
+-- name: lock_removals
+-- Let one session remove partitions of these tables at a time; return whether this one may.
+select coalesce(bool_and(pg_try_advisory_lock(hashtextextended('etl:retention:' || fact, 0))), true)
+from unnest(%(facts)s::text[]) as facts (fact);
 
 -- name: begin_removal
 -- Note that a partition is removed by intention: its rows are deleted, and so its changes are noted.
@@ -102,6 +111,11 @@ select exported_to from etl.partitions where fact = %(fact)s and name = %(name)s
 -- Note the place of an export of a partition.
 update etl.partitions set exported_to = %(place)s where fact = %(fact)s and name = %(name)s;
 
+-- name: note_emptied
+-- Note that a table has no row left after a removal, so that a load misses none.
+update etl.partitioned_facts set emptied_at = clock_timestamp()
+where fact = %(fact)s and not exists (select from {table});
+
 -- name: empty
 -- Delete the rows of a partition by the name of its table: its triggers note which buckets change.
 delete from {table} where {column} >= {first} and {column} < {until};
@@ -109,6 +123,23 @@ delete from {table} where {column} >= {first} and {column} < {until};
 -- name: detach
 -- Detach a partition; loads and readers of the table continue.
 alter table {table} detach partition {partition} concurrently;
+
+-- name: obstacles_to_detaching
+-- List the partitions of a table for which the server detaches no partition concurrently, and whether each is the default
+-- partition; the others are being detached.
+select inhrelid::regclass::text, not inhdetachpending
+from pg_inherits
+join pg_partitioned_table on partrelid = inhparent
+where inhparent = to_regclass(%(table)s) and (inhdetachpending or inhrelid = partdefid)
+order by 2, 1;
+
+-- name: detach_at_once
+-- Detach a partition, with a lock that keeps writers and readers of the table away for a moment.
+alter table {table} detach partition {partition};
+
+-- name: be_patient_for_locks
+-- Let no statement that waits for a lock keep others waiting for long.
+select set_config('lock_timeout', '250ms', true);
 
 -- name: finish_detaching
 -- Finish a detaching that was cut off.

@@ -1,7 +1,6 @@
 """Killed loads and servers that stop during a load: no record is lost or loaded twice."""
 
 import json
-import os
 import random
 import signal
 import time
@@ -19,7 +18,7 @@ from tests.support.commands import PATIENT, Running
 from tests.support.databases import Databases, databases_of
 from tests.support.faults import Moment
 from tests.support.records import write_shipments
-from tests.support.servers import durable_server
+from tests.support.servers import durable_server, restart_immediately
 from tests.support.site import Site
 from tests.support.states import assert_complete, assert_sound, state
 from tests.support.waiting import until
@@ -184,14 +183,6 @@ def _restart_fast(server: Server) -> None:
     server.start()
 
 
-def _restart_immediately(server: Server) -> None:
-    pid = server.status().pid
-    assert pid is not None
-    os.kill(pid, signal.SIGQUIT)
-    until(lambda: not server.status().running, "the end of the server")
-    server.start()
-
-
 def _wal_writer(server: Server) -> psutil.Process:
     with psycopg.connect(server.url()) as connection:
         row = connection.execute("select pid from pg_stat_activity where backend_type = 'walwriter'").fetchone()
@@ -217,7 +208,7 @@ def _answers(server: Server) -> bool:
 
 RESTARTS: dict[str, Callable[[Server], None]] = {
     "fast restart": _restart_fast,
-    "immediate restart": _restart_immediately,
+    "immediate restart": restart_immediately,
     "crash": _crash,
 }
 

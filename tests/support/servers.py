@@ -1,6 +1,7 @@
 """Servers of the tests: one that is fast, one that is as safe as in production, and a free port for one."""
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,12 @@ import psycopg
 import pytest
 
 from etl.embedded import VERSION, Server
+from tests.support.waiting import until
+
+
+def _version() -> int:
+    """Return the version of PostgreSQL that the tests run on."""
+    return int(os.environ.get("ETL_TEST_POSTGRES", VERSION))
 
 
 @contextmanager
@@ -35,7 +42,7 @@ def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @contextmanager
 def quick_server(folder: Path) -> Iterator[Server]:
     """Run a server of the version that ETL_TEST_POSTGRES names, which does not wait for the disk."""
-    server = Server(folder, version=int(os.environ.get("ETL_TEST_POSTGRES", VERSION)))
+    server = Server(folder, version=_version())
     server.start()
     try:
         with psycopg.connect(server.url(), autocommit=True) as connection:
@@ -54,7 +61,7 @@ def quick_server(folder: Path) -> Iterator[Server]:
 @contextmanager
 def durable_server(folder: Path) -> Iterator[Server]:
     """Run a server in a folder which waits for the disk as in production, and which can lose much in a crash."""
-    server = Server(folder / "postgres")
+    server = Server(folder / "postgres", version=_version())
     server.start()
     try:
         with psycopg.connect(server.url(), autocommit=True) as connection:
@@ -65,6 +72,15 @@ def durable_server(folder: Path) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def restart_immediately(server: Server) -> None:
+    """End a server as `pg_ctl stop -m immediate` does, without a checkpoint, and start it: it recovers from its log."""
+    pid = server.status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGQUIT)
+    until(lambda: not server.status().running, "the end of the server")
+    server.start()
 
 
 def free_port() -> int:

@@ -158,6 +158,7 @@ def _names(dataset: Dataset, place: int) -> dict[str, sql.Composable]:
         "table": dataset.tables[place - 1].identifier,
         "place": sql.Literal(place),
         "is_live": _SQL["is_live"].format(dataset=name),
+        "since": _SQL["since"].format(fact=sql.Literal(dataset.tables[place - 1].name)),
     }
 
 
