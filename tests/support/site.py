@@ -169,7 +169,7 @@ class Site:
     def wait_for_locks(self) -> None:
         """Wait until no load has the lock of a source: a backend notices the end of its client a moment later."""
         query = (
-            "select from pg_locks join pg_stat_activity using (pid)"
+            "select 1 from pg_locks join pg_stat_activity using (pid)"
             " where locktype = 'advisory' and application_name ~ '^etl' and datname = current_database()"
         )
         until(lambda: not self.ask(query), "the locks of the loads")
