@@ -6,7 +6,6 @@ one, which finds the batch in the ledger if the first had committed it.
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import secrets
 import signal
@@ -21,18 +20,22 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import cryptography  # noqa: F401 - Dask makes the keys of a cluster of this machine with it
-import dask
-import distributed.utils
 import structlog
-from dask.typing import Key
-from distributed import Client, Future, LocalCluster, Worker
-from distributed.comm.core import CommClosedError
-from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.scheduler import KilledWorker
+
+from etl.optional_modules import without
+
+with without("numpy"), without("pandas"):
+    import dask
+    import distributed.utils
+    from dask.typing import Key
+    from distributed import Client, Future, LocalCluster, Worker
+    from distributed.comm.core import CommClosedError
+    from distributed.diagnostics.plugin import WorkerPlugin
+    from distributed.scheduler import KilledWorker
 
 from etl.errors import DatabaseError, UsageError, reason_of
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.pipeline import tasks
+from etl.ingestion.pipeline import fork_server, tasks
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.executors import secret_environment, without_secrets
 from etl.ingestion.pipeline.fetching import Range, Waiting
@@ -44,8 +47,6 @@ from etl.settings import RetrySettings, Url
 from etl.version import __version__
 
 log = structlog.get_logger(__name__)
-
-_WORKER_MODULE = "etl.ingestion.pipeline.dask_worker"
 
 _AHEAD = 2
 """Tasks that each worker has: the one that it loads and the next."""
@@ -364,7 +365,7 @@ def _cluster(load: Load, size: int) -> Iterator[Client]:
     """Start workers on this machine; only who has the keys of this cluster, this process, may give them tasks."""
     # Else Dask would import all that its tests need, here and there.
     distributed.utils._forkserver_preload_set = True  # noqa: SLF001 - there is no public switch
-    multiprocessing.get_context("forkserver").set_forkserver_preload([_WORKER_MODULE])
+    fork_server.begin()
     try:
         started = LocalCluster(
             n_workers=size,

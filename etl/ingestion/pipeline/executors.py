@@ -83,6 +83,14 @@ def require_usable(load: Load) -> None:
         )
 
 
+def begin_early(load: Load) -> None:
+    """Let workers of this machine be prepared while the command asks the database and recognises its source."""
+    if load.is_shared and load.settings.executor == LOCAL_CLUSTER:
+        from etl.ingestion.pipeline import fork_server  # noqa: PLC0415 - the others do without it
+
+        fork_server.begin()
+
+
 def without_secrets(database: Database) -> Database:
     """Return a database as a task may carry it: with what this process's variables add to its address, no password.
 
