@@ -51,7 +51,7 @@ DASK = Way(name="two workers of Dask", words=("--executor", "dask:local"))
 def _ways(store: str) -> tuple[Way, Way]:
     return (
         Way(name=f"{store}: the command sends the bytes", words=(), store=store),
-        Way(name=f"{store}: workers fetch their ranges", words=(), store=store, access=True),
+        Way(name=f"{store}: workers may fetch their ranges", words=(), store=store, access=True),
     )
 
 

@@ -176,15 +176,15 @@ class DaskPool:
         """Whether a submitted piece is not returned yet."""
         return bool(self._submitted)
 
-    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
+    def submit(self, context: RunContext, piece: Piece, place: str | None, waited: float) -> None:
         """Submit a piece; of a file or an object that all workers see only its place, of another source its bytes."""
         if self._client is None:
             self._client, self._size = self._begin(place)
             self._had_workers = time.monotonic()
-        if place and not _is_url(place):
-            place = os.path.realpath(place)
-        if place and not (self._is_seen(place) and self._waiting.is_short(self._size)):
+        if place and not self._is_read_by_workers(place, waited):
             place = None
+        elif place and not _is_url(place):
+            place = os.path.realpath(place)
         task = Task(
             context=replace(
                 context, database=without_secrets(context.database), failed_dir=_absolute(context.failed_dir)
@@ -266,6 +266,14 @@ class DaskPool:
         if self._client is not None:
             with suppress(*_DIED, OSError, TimeoutError):
                 self._client.run(_end_submitting, self._load, at_once=at_once, on_error="ignore", wait=False)
+
+    def _is_read_by_workers(self, place: str, waited: float) -> bool:
+        if not _is_url(place):
+            return self._is_seen(os.path.realpath(place))
+        if not self._is_seen(place):
+            return False
+        self._waiting.note_command(waited, time.monotonic(), self._size)
+        return self._waiting.is_short(self._size)
 
     def _is_seen(self, place: str) -> bool:
         """Return whether all workers see a file or an object of this size; the bytes are proven by each task.

@@ -36,8 +36,11 @@ class Pool(Protocol):
     def has_more(self) -> bool:
         """Whether a submitted piece is not returned yet."""
 
-    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
-        """Submit a piece; of a plain file at a path, or of an object at a URL, perhaps only its place."""
+    def submit(self, context: RunContext, piece: Piece, place: str | None, waited: float) -> None:
+        """Submit a piece; of a plain file at a path, or of an object at a URL, perhaps only its place.
+
+        `waited` are the seconds that this process has waited for the source.
+        """
 
     def first(self, stop: Stop) -> tuple[Piece, TaskResult]:
         """Wait for the piece that was submitted first; return it without its bytes, and its result."""
