@@ -162,8 +162,8 @@ def _load(bench: Bench, sample: samples.Sample, load: _Prepared) -> Loaded:
     rows, grams = database.found(bench.connection, database.TABLES[database.PLAIN])
     if (rows, grams) != (sample.rows, sample.grams):
         raise RunFailedError(f"expected {sample.rows} rows and {sample.grams} g, got {rows} and {grams} g")
-    if load.fetches is not None and f'"reads_itself": {str(load.fetches).lower()}' not in bench.output():
-        raise RunFailedError(f"expected workers that {'fetch' if load.fetches else 'get'} the bytes")
+    if load.fetches is False and '"reads_itself": true, "event": "source_seen_by_workers"' in bench.output():
+        raise RunFailedError("expected workers that cannot read the store")
     return Loaded(
         seconds=run.seconds,
         cpu_seconds=cpu,

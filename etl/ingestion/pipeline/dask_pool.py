@@ -270,15 +270,16 @@ class DaskPool:
     def _is_read_by_workers(self, place: str, waited: float) -> bool:
         if not _is_url(place):
             return self._is_seen(os.path.realpath(place))
-        if not self._is_seen(place):
+        if self._is_own:
             return False
         self._waiting.note_command(waited, time.monotonic(), self._size)
-        return self._waiting.is_short(self._size)
+        # Workers are asked for the source only when they would read it: each makes a request for it.
+        return self._waiting.is_short(self._size) and self._is_seen(place)
 
     def _is_seen(self, place: str) -> bool:
         """Return whether all workers see a file or an object of this size; the bytes are proven by each task.
 
-        Workers of this machine read files: an object would come twice over the same network.
+        Workers of this machine read files only: an object would come twice over the same network.
         """
         if self._is_own or self._client is None:
             return "://" not in place
