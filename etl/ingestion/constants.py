@@ -14,6 +14,10 @@ STORE_BLOCK_BYTES = 8 << 20
 NETWORK_SECONDS = 60.0
 PROGRESS_BYTES = 1 << 16
 
+# A worker reads a range beside its load: the most that it takes of a connection at once, because each read waits for
+# the interpreter. More than a socket holds gains nothing.
+RANGE_READ_BYTES = 1 << 20
+
 # Unknown members are counted by name: the shortest names, cut at this length, so that memory and the ledger stay small
 # where the names are data themselves. The order is a part of the format of the ledger.
 UNKNOWN_NAMES = 100

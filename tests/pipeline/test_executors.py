@@ -263,6 +263,8 @@ def test_a_worker_reads_few_ranges_ahead() -> None:
 def test_workers_that_wait_for_the_source_get_its_bytes(waited: float, *, reads: bool) -> None:
     """The command sends the bytes once workers wait too long for their ranges; the first pieces say nothing."""
     waiting = Waiting()
+    for number in range(8):
+        waiting.note_command(0.0, 0.1 * number, 2)
     for _ in range(2):
         waiting.note(0.9, 1.0)
         assert waiting.is_short(2)
@@ -272,6 +274,25 @@ def test_workers_that_wait_for_the_source_get_its_bytes(waited: float, *, reads:
     assert waiting.is_short(2) is reads
     waiting.note(0.0, 1.0)
     assert waiting.is_short(2) is reads
+
+
+def test_workers_read_a_source_for_which_the_command_hardly_waits() -> None:
+    """A source that keeps the command waiting is not asked for twice; the first pieces say nothing."""
+    waiting = Waiting()
+    waited, now = 0.0, 0.0
+
+    def submitted(count: int, share: float) -> bool:
+        nonlocal waited, now
+        for _ in range(count):
+            waited, now = waited + share, now + 1.0
+            waiting.note_command(waited, now, 2)
+        return waiting.is_short(2)
+
+    assert not submitted(4, 1.0)
+    assert not submitted(4, 0.5)
+    assert not submitted(3, 0.0)
+    assert submitted(1, 0.0)
+    assert submitted(8, 1.0)
 
 
 @pytest.mark.parametrize("address", ["http://user:secret@{}/a.ndjson", "http://{}/a.ndjson?signature=secret"])

@@ -65,7 +65,7 @@ def test_any_executor_runs_a_task_of_plain_values(site: Site) -> None:
         piece = Piece(offset=0, count=100, first_record=1, parts=(data,), shape="lines", blocks=((0, len(data)),))
         with ThreadPoolExecutor(1) as executor:
             pool = WorkerPool(executor, 1, cast(Any, Event()))
-            pool.submit(_work(site, run), piece, str(path))
+            pool.submit(_work(site, run), piece, str(path), 0.0)
             [(_, future)] = pool._submitted
             assert pool.has_more
             found, done = pool.first(Stop())

@@ -19,7 +19,7 @@ import s3fs
 
 from etl.errors import SourceError, UsageError
 from etl.ingestion.constants import HEAD_BYTES
-from etl.ingestion.sources import transfers
+from etl.ingestion.sources import remote, transfers
 from etl.ingestion.sources.naming import named
 from etl.ingestion.sources.stream import opened
 from etl.settings import RetrySettings
@@ -75,13 +75,15 @@ def web() -> Iterator[WebServer]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            begin = 0
+            begin, end = 0, len(web.content)
             if web.has_ranges and "Range" in self.headers:
-                begin = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            body = web.content[begin:]
-            self.send_response(206 if begin else 200)
-            if begin:
-                self.send_header("Content-Range", f"bytes {begin}-{len(web.content) - 1}/{len(web.content)}")
+                first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+                begin, end = int(first), int(last or len(web.content)) + 1
+            body = web.content[begin:end]
+            is_part = len(body) < len(web.content)
+            self.send_response(206 if is_part else 200)
+            if is_part:
+                self.send_header("Content-Range", f"bytes {begin}-{begin + len(body) - 1}/{len(web.content)}")
             if web.has_length:
                 self.send_header("Content-Length", str(len(body)))
             if web.etag:
@@ -214,7 +216,25 @@ def test_redirects_in_a_circle_end(web: WebServer) -> None:
     assert "the server redirects in a circle" in _read(web.redirect_to)[1]
 
 
-@pytest.mark.parametrize("drips", ["head", "body"])
+def test_a_range_is_read_as_it_comes(web: WebServer) -> None:
+    """A range is whole, or shorter where the content ends; one whose transfer breaks is read again."""
+    url = f"http://{web.address}/a.json"
+    assert remote.read_range(url, 5, len(CONTENT) - 9, PATIENT) == CONTENT[5:-4]
+    assert remote.read_range(url, len(CONTENT) - 2, 10, PATIENT) == CONTENT[-2:]
+    web.breaks_after = [0, 300_000]
+    assert remote.read_range(url, 7, 500_000, PATIENT) == CONTENT[7:500_007]
+    web.breaks_after = [100] * PATIENT.attempts
+    with pytest.raises(SourceError, match="the connection was closed too early"):
+        remote.read_range(url, 0, 1_000, PATIENT)
+
+
+def _fault_of_range(url: str) -> str:
+    with pytest.raises(SourceError) as caught:
+        remote.read_range(url, 0, 1 << 20, PATIENT)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("drips", ["head", "body", "range"])
 def test_a_server_that_drips_is_a_fault(monkeypatch: pytest.MonkeyPatch, drips: str) -> None:
     """A server that sends a byte now and then does not hold a load for ever, neither before its content nor in it."""
     monkeypatch.setattr(transfers, "NETWORK_SECONDS", 0.3)
@@ -226,15 +246,17 @@ def test_a_server_that_drips_is_a_fault(monkeypatch: pytest.MonkeyPatch, drips: 
                 while not ended.is_set():
                     connection, _ = server.accept()
                     with connection, suppress(OSError):
-                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\nETag: 1\r\n")
-                        connection.sendall(b"\r\n" if drips == "body" else b"X-Odd: ")
+                        connection.sendall(b"HTTP/1.1 206 OK\r\nContent-Length: 100000000\r\nETag: 1\r\n")
+                        connection.sendall(b"Content-Range: bytes 0-99999999/100000000\r\n")
+                        connection.sendall(b"X-Odd: " if drips == "head" else b"\r\n")
                         while not ended.wait(0.02):
                             connection.sendall(b"x")
 
         thread = threading.Thread(target=drip, daemon=True)
         thread.start()
         try:
-            _, fault = _read(f"http://127.0.0.1:{server.getsockname()[1]}/a.json")
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/a.json"
+            fault = _fault_of_range(url) if drips == "range" else _read(url)[1]
         finally:
             ended.set()
             server.shutdown(socket.SHUT_RDWR)
@@ -315,6 +337,39 @@ def test_an_object_that_is_replaced_while_it_is_read_is_a_fault(s3: Any, monkeyp
             given, fault = read_all(stream)
         assert fault == "cannot read s3://exports/a.json: the source changed while it was read"
         assert given == CONTENT[: len(given)]
+
+
+def test_a_range_of_an_object_is_read_by_a_signed_address(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address has the signature that all regions take; the driver reads where the store refuses it."""
+    name = "s3://exports/day of/ä.json"
+    s3.put_object(Bucket="exports", Key="day of/ä.json", Body=CONTENT)
+    monkeypatch.setattr(transfers, "_not_signed", set())
+    addresses: list[str] = []
+    http_range = transfers.http_range
+
+    def asked(address: str, at: int, length: int) -> bytes:
+        addresses.append(address)
+        return http_range(address, at, length)
+
+    monkeypatch.setattr(transfers, "http_range", asked)
+    assert remote.read_range(name, 5, 1_000_000, PATIENT) == CONTENT[5:1_000_005]
+    assert remote.read_range(name, len(CONTENT) - 2, 10, PATIENT) == CONTENT[-2:]
+    assert [("X-Amz-Algorithm=AWS4-HMAC-SHA256&" in each, "&X-Amz-Signature=" in each) for each in addresses] == [
+        (True, True)
+    ] * 2
+    with pytest.raises(SourceError, match="there is no such file"):
+        remote.read_range("s3://exports/none.json", 0, 10, PATIENT)
+    assert transfers._not_signed == set()
+
+    def refused(address: str, at: int, length: int) -> bytes:
+        addresses.append(address)
+        raise transfers.PermanentError("the server answers 403 forbidden")
+
+    monkeypatch.setattr(transfers, "http_range", refused)
+    asked_before = len(addresses)
+    for _ in range(2):
+        assert remote.read_range(name, 5, 10, PATIENT) == CONTENT[5:15]
+    assert len(addresses) == asked_before + 1
 
 
 def test_missing_credentials_are_reported(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

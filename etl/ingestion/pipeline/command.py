@@ -93,10 +93,6 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path, session
 
     Raises UsageError.
     """
-    if load.settings.executor != "local":
-        from etl.ingestion.pipeline import executors  # noqa: PLC0415 - most loads do without it
-
-        executors.require_usable(load)
     for target in load.targets:
         _require_fitting(load, target, sources)
     _require_own_tables(load.targets)
@@ -104,6 +100,11 @@ def require_all(load: Load, sources: Sequence[Source], config_dir: Path, session
     paths = {source.path or source.url or "": source.name for source in sources}
     if (stored := first_stored(load.settings.failed_dir, paths)) is not None:
         raise UsageError(f"{paths[stored]} is a file of the failed store", hint="etl failed replay ID")
+    if load.settings.executor != "local":
+        from etl.ingestion.pipeline import executors  # noqa: PLC0415 - most loads do without it
+
+        executors.require_usable(load)
+        executors.begin_early(load)
     again = retry_policy(load.settings.retries, lambda: None, load.stop.wait, event="start_retried")
     with load.stop.reading():
         again(_require_database, load, sources, names, sessions)

@@ -6,7 +6,6 @@ one, which finds the batch in the ledger if the first had committed it.
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import secrets
 import signal
@@ -21,18 +20,22 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import cryptography  # noqa: F401 - Dask makes the keys of a cluster of this machine with it
-import dask
-import distributed.utils
 import structlog
-from dask.typing import Key
-from distributed import Client, Future, LocalCluster, Worker
-from distributed.comm.core import CommClosedError
-from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.scheduler import KilledWorker
+
+from etl.optional_modules import without
+
+with without("numpy"), without("pandas"):
+    import dask
+    import distributed.utils
+    from dask.typing import Key
+    from distributed import Client, Future, LocalCluster, Worker
+    from distributed.comm.core import CommClosedError
+    from distributed.diagnostics.plugin import WorkerPlugin
+    from distributed.scheduler import KilledWorker
 
 from etl.errors import DatabaseError, UsageError, reason_of
 from etl.ingestion.failed_store.store import FailedStore
-from etl.ingestion.pipeline import tasks
+from etl.ingestion.pipeline import fork_server, tasks
 from etl.ingestion.pipeline.assembly import RunContext
 from etl.ingestion.pipeline.executors import secret_environment, without_secrets
 from etl.ingestion.pipeline.fetching import Range, Waiting
@@ -44,8 +47,6 @@ from etl.settings import RetrySettings, Url
 from etl.version import __version__
 
 log = structlog.get_logger(__name__)
-
-_WORKER_MODULE = "etl.ingestion.pipeline.dask_worker"
 
 _AHEAD = 2
 """Tasks that each worker has: the one that it loads and the next."""
@@ -175,15 +176,15 @@ class DaskPool:
         """Whether a submitted piece is not returned yet."""
         return bool(self._submitted)
 
-    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
+    def submit(self, context: RunContext, piece: Piece, place: str | None, waited: float) -> None:
         """Submit a piece; of a file or an object that all workers see only its place, of another source its bytes."""
         if self._client is None:
             self._client, self._size = self._begin(place)
             self._had_workers = time.monotonic()
-        if place and not _is_url(place):
-            place = os.path.realpath(place)
-        if place and not (self._is_seen(place) and self._waiting.is_short(self._size)):
+        if place and not self._is_read_by_workers(place, waited):
             place = None
+        elif place and not _is_url(place):
+            place = os.path.realpath(place)
         task = Task(
             context=replace(
                 context, database=without_secrets(context.database), failed_dir=_absolute(context.failed_dir)
@@ -266,10 +267,19 @@ class DaskPool:
             with suppress(*_DIED, OSError, TimeoutError):
                 self._client.run(_end_submitting, self._load, at_once=at_once, on_error="ignore", wait=False)
 
+    def _is_read_by_workers(self, place: str, waited: float) -> bool:
+        if not _is_url(place):
+            return self._is_seen(os.path.realpath(place))
+        if self._is_own:
+            return False
+        self._waiting.note_command(waited, time.monotonic(), self._size)
+        # Workers are asked for the source only when they would read it: each makes a request for it.
+        return self._waiting.is_short(self._size) and self._is_seen(place)
+
     def _is_seen(self, place: str) -> bool:
         """Return whether all workers see a file or an object of this size; the bytes are proven by each task.
 
-        Workers of this machine read files: an object would come twice over the same network.
+        Workers of this machine read files only: an object would come twice over the same network.
         """
         if self._is_own or self._client is None:
             return "://" not in place
@@ -364,7 +374,7 @@ def _cluster(load: Load, size: int) -> Iterator[Client]:
     """Start workers on this machine; only who has the keys of this cluster, this process, may give them tasks."""
     # Else Dask would import all that its tests need, here and there.
     distributed.utils._forkserver_preload_set = True  # noqa: SLF001 - there is no public switch
-    multiprocessing.get_context("forkserver").set_forkserver_preload([_WORKER_MODULE])
+    fork_server.begin()
     try:
         started = LocalCluster(
             n_workers=size,

@@ -4,6 +4,7 @@ That process is a fork server of `multiprocessing`: it has no connection, no thr
 a fork shares nothing but modules. Each worker would take half a second to import them itself.
 """
 
+import gc
 import importlib
 import os
 import signal
@@ -19,9 +20,12 @@ def _stay() -> None:
 
 
 def _import() -> None:
+    gc.disable()  # Almost nothing of what is imported is ever freed.
     with without("numpy"), without("pandas"):
         importlib.import_module("distributed.nanny")
     importlib.import_module("etl.ingestion.pipeline.tasks")
+    gc.freeze()  # No collection of a worker looks at it, and copies its pages.
+    gc.enable()
 
 
 _stay()

@@ -36,8 +36,11 @@ class Pool(Protocol):
     def has_more(self) -> bool:
         """Whether a submitted piece is not returned yet."""
 
-    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
-        """Submit a piece; of a plain file at a path, or of an object at a URL, perhaps only its place."""
+    def submit(self, context: RunContext, piece: Piece, place: str | None, waited: float) -> None:
+        """Submit a piece; of a plain file at a path, or of an object at a URL, perhaps only its place.
+
+        `waited` are the seconds that this process has waited for the source.
+        """
 
     def first(self, stop: Stop) -> tuple[Piece, TaskResult]:
         """Wait for the piece that was submitted first; return it without its bytes, and its result."""
@@ -81,6 +84,14 @@ def require_usable(load: Load) -> None:
             " others",
             hint=f"name a PostgreSQL by --database postgresql://..., or use --executor {LOCAL_CLUSTER}",
         )
+
+
+def begin_early(load: Load) -> None:
+    """Let workers of this machine be prepared while the command asks the database and recognises its source."""
+    if load.is_shared and load.settings.executor == LOCAL_CLUSTER:
+        from etl.ingestion.pipeline import fork_server  # noqa: PLC0415 - the others do without it
+
+        fork_server.begin()
 
 
 def without_secrets(database: Database) -> Database:

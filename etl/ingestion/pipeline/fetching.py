@@ -14,11 +14,17 @@ MOST_AHEAD = 2
 """Ranges that are read and not taken: the next one, and that of a task which has just begun. It bounds the memory."""
 
 
+_COMMAND_SHARE = 1 / 3
+"""The share of its time that the command may wait for the source: workers that read it, too, ask for as much again."""
+
 _WAITING_SHARE = 0.2
 """The share of their time that workers may wait for their ranges; the command sends the bytes where it is more."""
 
 _JUDGED = 2
-"""Pieces for each worker that this is judged by, after one that is small and opens the connections."""
+"""Pieces for each worker that the command, or the workers, are judged by, after some that are small."""
+
+_FIRST_JUDGEMENT = 2
+"""The command is judged after so many times these pieces, by the last of them: before these it waits for no worker."""
 
 
 class Range(NamedTuple):
@@ -83,15 +89,36 @@ def _fetch_into(future: "Future[bytes]", wanted: Range, retries: RetrySettings) 
 
 
 class Waiting:
-    """How long workers wait for the ranges that they read themselves.
+    """Who reads the bytes that workers load of a source at a URL: each worker its ranges, or the command for them.
 
-    A store or a network that is busy serves the command, which reads the whole source in any case, and the workers in
-    turn. Then the load is faster where the command sends the bytes that it has.
+    The command reads the whole source in any case, because it cuts it. At first it sends the bytes that it has. Workers
+    read their ranges once it is seen that the command hardly waits for the source: a store or a network that is busy
+    would serve the command and the workers in turn, and the load would be slower. So it is, too, when workers wait for
+    their ranges; then the command sends the bytes of all further pieces.
     """
 
     def __init__(self) -> None:
+        self._submitted = 0
+        self._begun: tuple[float, float] = (0.0, 0.0)
+        self._may_read = False
         self._results: list[tuple[float, float]] = []
         self._is_short = True
+
+    def note_command(self, waited: float, now: float, workers: int) -> None:
+        """Take the time into account that the command has waited for the source when it submits a piece.
+
+        The first pieces, for which no worker is waited for, say nothing.
+        """
+        self._submitted += 1
+        judged, rest = divmod(self._submitted, _JUDGED * workers)
+        if self._may_read or rest:
+            return
+        (begun, before), self._begun = self._begun, (now, waited)
+        if judged >= _FIRST_JUDGEMENT and now > begun:
+            share = (waited - before) / (now - begun)
+            self._may_read = share <= _COMMAND_SHARE
+            if self._may_read or judged == _FIRST_JUDGEMENT:
+                log.info("command_waited_for_source", share=round(share, 2), reads_itself=self._may_read)
 
     def note(self, waited: float, seconds: float) -> None:
         """Take the times of a task into account."""
@@ -99,10 +126,10 @@ class Waiting:
             self._results.append((waited, seconds))
 
     def is_short(self, workers: int) -> bool:
-        """Return whether the workers continue to read their ranges themselves; once they do not, they never do."""
+        """Return whether workers read their ranges themselves; once they did and do not, they never do."""
         if self._is_short and len(self._results) >= (1 + _JUDGED) * workers:
             judged, self._results = self._results[workers:], []
             waited, seconds = (sum(times) for times in zip(*judged, strict=True))
             self._is_short = waited <= _WAITING_SHARE * seconds
             log.info("workers_waited_for_source", share=round(waited / seconds, 2), reads_itself=self._is_short)
-        return self._is_short
+        return self._may_read and self._is_short

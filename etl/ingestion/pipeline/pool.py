@@ -47,7 +47,7 @@ class WorkerPool:
         """Whether a submitted piece is not returned yet."""
         return bool(self._submitted)
 
-    def submit(self, context: RunContext, piece: Piece, place: str | None) -> None:
+    def submit(self, context: RunContext, piece: Piece, place: str | None, waited: float) -> None:  # noqa: ARG002 - see Pool
         """Submit a piece; of a plain file only its place, which the process reads itself."""
         path = None if place is None or "://" in place else place
         carried = replace(piece, parts=()) if path else piece  # no fingerprint: no process could take it

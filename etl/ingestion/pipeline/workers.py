@@ -61,7 +61,8 @@ def _submit_all(
                 prepared.add(piece.which)
             # From now on the piece may be loaded, whatever happens to its process.
             run.attempt.progress.read += piece.count
-            pool.submit(run.context, run.with_new_marks(piece), stream.plain_path or stream.public_url)
+            place = stream.plain_path or stream.public_url
+            pool.submit(run.context, run.with_new_marks(piece), place, stream.waited)
             while pool.is_busy:
                 yield _first_done(load, opening, pool)
     except SourceError as error:

@@ -29,6 +29,7 @@ from etl.ingestion.sources.transfers import (
     http_range,
     http_size_by_range,
     http_transfer,
+    object_range,
     object_store,
     object_transfer,
 )
@@ -131,16 +132,7 @@ def read_range(url: str, offset: int, length: int, retries: RetrySettings) -> by
     """
 
     def read() -> bytes:
-        if scheme_of(url) in _HTTP:
-            return http_range(url, offset, length)
-        try:
-            system, path = object_store(url)
-            data: bytes = system.cat_file(path, start=offset, end=offset + length)
-        except (FileNotFoundError, PermissionError) as error:
-            raise PermanentError(described(error)) from None
-        except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
-            raise NetworkError(described(error)) from None
-        return data
+        return (http_range if scheme_of(url) in _HTTP else object_range)(url, offset, length)
 
     policy = retrying.policy(retries, lambda error: isinstance(error, NetworkError), lambda _state: None, time.sleep)
     try:

@@ -48,6 +48,19 @@ class Answer:
         with self._watch.waiting():
             return self._response.read(size)
 
+    def read_some(self, least: int, most: int) -> bytes:
+        """Return at least so many bytes, as many as have come; fewer at the end.
+
+        So a thread beside a busy one asks for the interpreter seldom. Raises as `read`.
+        """
+        parts, missing = [], least
+        with self._watch.waiting():
+            while missing > 0 and (part := self._response.read1(most)):
+                parts.append(part)
+                most -= len(part)
+                missing -= len(part)
+        return b"".join(parts)
+
     def close(self) -> None:
         """Close the connection."""
         self._watch.end()

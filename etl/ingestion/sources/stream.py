@@ -6,6 +6,7 @@ import re
 import select
 import stat
 import sys
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from io import BufferedReader, RawIOBase
@@ -56,8 +57,9 @@ class Stream:
     `position` counts the bytes given out. `head` are the first bytes, at most HEAD_BYTES.
     `is_idle`: the last read of a pipe gave fewer bytes than asked for, because none came for long.
     `size` is the number of bytes as stored, or None if it is unknown. `is_repeatable`: the source can be opened again.
-    `waits`: a read may take long, as from a pipe or a network. `encoding` is the encoding of the stored text. `version`
-    changes when the content of a file changes; it is None where that cannot be seen.
+    `waits`: a read may take long, as from a pipe or a network; `waited` are the seconds that its reads took so far.
+    `encoding` is the encoding of the stored text. `version` changes when the content of a file changes; it is None
+    where that cannot be seen.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Stream:
         self.size = size
         self.is_repeatable = check_unchanged is not None
         self.waits = source.path is None or not self.is_repeatable
+        self.waited = 0.0
         self.encoding = "utf-8"
         self._check_unchanged = check_unchanged
         self._count = 0
@@ -207,8 +210,10 @@ class Stream:
 
     def _read(self, size: int) -> bytes:
         try:
+            begun = time.monotonic()
             # read1 returns the bytes that there are; read would lose them when the compressed data ends too early.
             data = self._bytes.read1(size) or b""
+            self.waited += time.monotonic() - begun if self.waits else 0.0
             if not data and self._check_unchanged:
                 self._check_unchanged()
         except EOFError:
