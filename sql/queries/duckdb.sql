@@ -1,5 +1,7 @@
 -- name: settings
--- Behave as a session of PostgreSQL in this tool does: instants are shown in UTC, and null is the largest value.
+-- Behave as a session of PostgreSQL in this tool does: instants are shown in UTC, and null is the largest value. Nothing but
+-- the answer is written to standard output.
+set enable_progress_bar = false;
 set TimeZone = 'UTC';
 set default_null_order = 'nulls_last_on_asc_first_on_desc';
 

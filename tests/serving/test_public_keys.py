@@ -25,7 +25,7 @@ from etl.serving.tokens import Tokens
 from tests.support.receivers import NOWHERE
 
 ONE, TWO = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
-CLAIMS = {"iss": "https://id.example", "aud": "etl", "exp": time.time() + 600, "role": "ops"}
+CLAIMS = {"iss": "https://id.example", "aud": "etl", "exp": time.time() + 86_400, "role": "ops"}
 CURVE = ec.generate_private_key(ec.SECP256R1())
 
 
