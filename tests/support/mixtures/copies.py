@@ -28,10 +28,17 @@ def dump(conninfo: str, path: Path) -> str | None:
 
 
 def restore(conninfo: str, path: Path) -> str | None:
-    """Restore a dump as the copy of its database; return why it ended, if it did not succeed."""
+    """Restore a dump as the copy of its database; return why it ended, if it did not succeed.
+
+    Rights that the mixture had revoked for the moment of the dump are granted again.
+    """
     with psycopg.connect(make_conninfo(conninfo, dbname="postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name(conninfo))))
-    return _run("pg_restore", "-d", address(conninfo), path)
+    problem = _run("pg_restore", "-d", address(conninfo), path)
+    with psycopg.connect(address(conninfo), autocommit=True) as connection:
+        connection.execute("grant insert, update on all tables in schema logistics to etl_loader")
+        connection.execute("grant update, delete on all tables in schema analytics to etl_loader")
+    return problem
 
 
 def _run(program: str, *words: str | Path) -> str | None:
