@@ -19,7 +19,7 @@ from etl.ingestion.transform.conversions import as_text
 from etl.ingestion.transform.members import Getter, getter, without_nul
 from etl.ingestion.transform.table_rows import CompiledTable, RecordRefusal
 from etl.ingestion.transform.types import converter
-from etl.ingestion.transform.unknown import Known, UnknownCounts, known, note_unknown, unknown
+from etl.ingestion.transform.unknown import Known, UnknownCounts, are_known, known, note_unknown, unknown
 from etl.ingestion.values import Batch, BlockRows, Fault, Misfit, Piece, PolicyEffects, Rejected, Rows
 
 _NUL_SQLSTATES = frozenset({"22021", "22P05"})
@@ -263,8 +263,11 @@ class BatchBuilder:
         """Count the members of records that the definition does not know, if it warns of them."""
         if self._projection.warns_of_unknown:
             self._unknown = self._unknown or UnknownCounts()
+            records, members = list(records), self._projection.members
+            if members is None or are_known(records, members):
+                return
             for record in records:
-                note_unknown(self._unknown, record, self._projection.members)
+                note_unknown(self._unknown, record, members)
 
     def batch(self, piece: Piece, places: Sequence[int]) -> Batch:
         """Return the batch of the piece."""
