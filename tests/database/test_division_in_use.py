@@ -203,7 +203,7 @@ def test_nobody_waits_long_for_the_exchange(site: Site, mode: str, capsys: pytes
 
     def look(connection: psycopg.Connection[Any], _: int) -> None:
         waits.extend(connection.execute(WAITS).fetchone() or ())
-        time.sleep(0.01)
+        time.sleep(0.01)  # Between two samples, the processor is for those that are looked at.
 
     def see(connection: psycopg.Connection[Any], _: int) -> None:
         connection.execute("select exists (select from logistics.visits)")

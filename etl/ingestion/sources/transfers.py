@@ -279,7 +279,8 @@ def object_range(url: str, at: int, length: int) -> bytes:
             with suppress(NetworkError, PermanentError):
                 return http_range(address, at, length)
         data: bytes = system.cat_file(path, start=at, end=at + length)
-        _not_signed.add(urlsplit(url).netloc)
+        if address is not None:
+            _not_signed.add(urlsplit(url).netloc)
     except (FileNotFoundError, PermissionError) as error:
         raise PermanentError(described(error)) from None
     except Exception as error:  # noqa: BLE001 - each driver has exceptions of its own
