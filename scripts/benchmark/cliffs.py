@@ -409,6 +409,8 @@ CLIFFS: tuple[Cliff, ...] = (
 class _Memory:
     """A source in memory."""
 
+    is_idle = False
+
     def __init__(self, content: bytes) -> None:
         self.source = Source(name="memory", path=None)
         self._content = BytesIO(content)
