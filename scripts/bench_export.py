@@ -12,8 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import click
 import psycopg
@@ -83,9 +85,15 @@ def copy(connection: psycopg.Connection, path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def rows_of(connection: psycopg.Connection, query: bytes) -> list[Any]:
+    """Return the rows of a query."""
+    return connection.execute(query).fetchall()
+
+
 def measure(folder: Path, address: str, connection: psycopg.Connection, rounds: int) -> None:
     """Print the figures."""
     ratios, memory = [], []
+    full = 0.0
     for _ in range(rounds):
         copied = seconds_of(lambda: copy(connection, folder / "shipments.csv"))
         full, peak = run(folder, address, *EXPORT)
@@ -102,9 +110,8 @@ def measure(folder: Path, address: str, connection: psycopg.Connection, rounds: 
     connection.execute("set timezone = 'UTC'")
     answers = []
     for question in QUESTIONS:
-        query = question.encode()
-        server = min(seconds_of(lambda query=query: connection.execute(query).fetchall()) for _ in range(rounds))
-        own = min(seconds_of(lambda question=question: querying.answer(place, question)) for _ in range(rounds))
+        server = min(seconds_of(partial(rows_of, connection, question.encode())) for _ in range(rounds))
+        own = min(seconds_of(partial(querying.answer, place, question)) for _ in range(rounds))
         answers.append(own / server)
         click.echo(f"PostgreSQL {server:.3f} s, DuckDB {own:.3f} s", err=True)
     click.echo("| measure | here | must | aim |\n| --- | ---: | ---: | ---: |")

@@ -94,7 +94,7 @@ def sizes(connection: Connection) -> dict[str, int]:
         "select relname, pg_total_relation_size(c.oid) from pg_class c"
         " where relnamespace = 'etl'::regnamespace and relkind = 'r'"
     )
-    return dict(connection.execute(query).fetchall())  # type: ignore[arg-type] # rows of two columns
+    return dict(connection.execute(query).fetchall())
 
 
 def seconds(of: Callable[[], object]) -> list[float]:
@@ -124,6 +124,8 @@ class Lines:
 
 class Stream:
     """Lines in memory, as a source."""
+
+    is_idle = False
 
     def __init__(self, data: bytes) -> None:
         self.source = Source(name="memory", path=None)
@@ -199,13 +201,13 @@ def fill(connection: Connection, dataset: str, count: int, shared: Mark | None) 
     hash_ = "null" if shared is None else str(shared.hash ^ salt)
     words = {"runs": count, "dataset": f"'{dataset}'", "shared": f"{hash_}::bigint", "places": f"'{places}'"}
     for statement in (_RUNS, _MARKS):
-        connection.execute(statement.format(**words).replace("%%", "%"))  # type: ignore[call-overload] # made here
+        connection.execute(statement.format(**words).replace("%%", "%"))
     connection.execute("vacuum analyze etl.runs, etl.separate_marks")
 
 
 def recognised(connection: Connection, dataset: str, data: bytes) -> str:
     """Return what is decided of a source in memory."""
-    compared = Recognition(Reader(connection=connection), dataset)
+    compared = Recognition(Reader(connect=lambda: connection), dataset)
     options = CutOptions(format="auto", records_path="item", batch_rows=BATCH_ROWS, expected=compared.expected)
     for piece in cut(Stream(data), options):
         compared.note(piece)
@@ -233,7 +235,7 @@ def known_again(connection: Connection, count: int) -> None:
 
 def enter(connection: Connection, dataset: str, data: bytes) -> None:
     """Enter a run with the marks of a source."""
-    compared = Recognition(Reader(connection=connection), dataset)
+    compared = Recognition(Reader(connect=lambda: connection), dataset)
     own: set[Mark] = set()
     for piece in cut(Stream(data), CutOptions(format="auto", records_path="item", batch_rows=BATCH_ROWS)):
         compared.note(piece)
@@ -258,7 +260,7 @@ def milliseconds(took: list[float]) -> dict[str, float]:
     }
 
 
-def reading(connection: Connection, megabytes: int = 64) -> None:
+def reading(connection: Connection, megabytes: int) -> None:
     """Print what the comparison costs for each megabyte of a source, beside reading."""
     data = Lines(3, megabytes * 25_000).data()
     size = len(data) / 1e6
@@ -299,6 +301,7 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=2000, help="small files to load")
     parser.add_argument("--runs", type=int, default=100_000, help="known runs")
     parser.add_argument("--records", type=int, default=2_000_000, help="records of the large file")
+    parser.add_argument("--megabytes", type=int, default=64, help="size of the source that is compared")
     given = parser.parse_args()
     folder = given.folder.resolve()
     with server(folder) as url:
@@ -310,7 +313,7 @@ def main() -> None:
         FailedStore(folder / "failed").prepare()
         with connect(database) as connection:
             create_tables(connection, dataset)
-            reading(connection)
+            reading(connection, given.megabytes)
             small(connection, dataset, database, folder, given.small)
             large(connection, dataset, database, folder, given.records)
             known_again(connection, given.runs)

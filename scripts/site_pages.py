@@ -58,7 +58,7 @@ def _named(nav: Any) -> Iterator[str]:
 def _opened(entry: Any, pages: dict[str, str]) -> Any:
     if isinstance(entry, dict):
         # A section whose folder has no pages is left out.
-        return {title: opened for title, below in entry.items() if (opened := _opened(below, pages))}
+        return {title: inner for title, below in entry.items() if (inner := _opened(below, pages))}
     if not isinstance(entry, list):
         return entry
     opened: list[Any] = []

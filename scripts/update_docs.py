@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import psycopg
@@ -269,8 +269,8 @@ def _takes_from_file(key: str, command: list[str]) -> bool:
 def _conversions(connection: Connection) -> Iterator[str]:
     yield "| type | JSON value | becomes |"
     yield "| --- | --- | --- |"
-    for name, type_ in TYPES.items():
-        for value in type_.examples:
+    for name in get_args(Type):
+        for value in TYPES[name].examples:
             yield f"| `{name}` | `{value}` | {_converted(connection, name, value)} |"
 
 

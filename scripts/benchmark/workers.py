@@ -218,7 +218,7 @@ def _cluster(bench: Bench, access: Mapping[str, str]) -> Iterator[tuple[str, lis
                     stderr=subprocess.DEVNULL,
                 )
             )
-        with Client(address) as client:
+        with Client(address) as client:  # type: ignore[no-untyped-call] # Dask has no types
             client.wait_for_workers(2, timeout=60)
         yield address, [each.pid for each in started]
     finally:

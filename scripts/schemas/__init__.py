@@ -13,8 +13,8 @@ import msgspec
 
 from etl.datasets import DIGEST, LINEAGE, SOURCE, TYPES, Column, problems, reading
 from etl.datasets.types import ALIASES, OPTIONS, SYNONYMS, NumberType
-from etl.options import Setting
-from etl.settings import SERVICES, GlobalSettings, file_keys, file_struct, service_keys, settings_of
+from etl.options import Setting, settings_of
+from etl.settings import SERVICES, GlobalSettings, file_keys, file_struct, service_keys
 from scripts.schemas import descriptions
 
 FOLDER: Final = "config/schemas"
@@ -90,7 +90,7 @@ def table(meanings: Mapping[str, str], word: str) -> str:
 def _described(struct: type[msgspec.Struct], texts: Mapping[str, str]) -> Schema:
     """Return the schema of a struct, in which each key has its description; keys without one are not for people."""
     _, parts = msgspec.json.schema_components([struct])
-    schema = _plain(parts[struct.__name__])
+    schema: Schema = _plain(parts[struct.__name__])
     schema["properties"] = {
         key: {"description": _LINK.sub(r"\1", text), **schema["properties"][key]} for key, text in texts.items()
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etl import datasets
-from scripts.benchmark import database, files, nights, partitions, processes, report, samples
+from scripts.benchmark import cliffs, database, files, nights, partitions, processes, report, samples
 from scripts.benchmark.report import Figure, Measure, Outcome
 from scripts.benchmark.variants import SCALED, START_UPS, VARIANTS, Programs
 from tests.support.checkout import ROOT
@@ -368,3 +368,25 @@ def test_an_export_of_a_later_night_differs_in_some_records(tmp_path: Path) -> N
     lines = list(nights.table([dict.fromkeys([*names, "first", "second"], 1.0)]))
     assert len(lines) == 2 + len(names) + 2
     assert "**not reached**" in lines[2]
+
+
+def test_every_shape_of_a_file_is_read_as_it_says(tmp_path: Path) -> None:
+    """Each row has a file and a definition, of which every record is read; the table has a line for each row."""
+    shares = cliffs.Cliffs(tmp_path, 200).shares(cliffs.CLIFFS, 1, lambda _: None)
+    assert set(shares) == {cliff.what for cliff in cliffs.CLIFFS}
+    assert all(share > 0 for measured in shares.values() for share in measured)
+    bases = {cliff.base for cliff in cliffs.CLIFFS}
+    assert len(list(cliffs.table(shares))) == 2 + len(set(shares) - bases)
+
+
+def test_the_ledger_is_measured(tmp_path: Path) -> None:
+    """Each measure is printed: what the comparison costs, what the ledger grows by, and known sources among runs."""
+    words = ["--small", "3", "--runs", "100", "--records", "2000", "--megabytes", "1"]
+    command = [sys.executable, "-m", "scripts.measure_ledger", str(tmp_path), *words]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    measured = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    assert len(measured) == 4 + 2 * 3
+    assert [each["measure"] for each in measured if "the same source, known" in each["measure"]] == [
+        "the same source, known (within)",
+    ] * 2
