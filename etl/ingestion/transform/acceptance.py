@@ -133,8 +133,10 @@ def _split(joined: bytes) -> list[bytes]:
 
 
 def _replaced(joined: bytes, old: bytes, new: bytes) -> bytes:
-    """Replace fields, each given with the separators around it: of two adjacent ones the second needs another step."""
-    return joined.replace(old, new).replace(old, new)
+    """Replace fields, each given with the separators around it: of two adjacent ones the first needs another step."""
+    # Faster than to replace where texts differ in length.
+    joined = new.join(joined.rsplit(old))
+    return new.join(joined.rsplit(old)) if old in joined else joined
 
 
 def _is_null(token: bytes) -> bool:

@@ -30,12 +30,12 @@ ABSENT = msgspec.Raw(b"")
 class Extra:
     """A member that the dataset does not name, but a decoder does.
 
-    `tokens(records)` are its values in decoded records, or an empty text for each object without it. `count(records)`
-    is the number of records that have it.
+    `tokens(records)` are its values in decoded records, or an empty text for each object without it. `measure(records)`
+    is the number of records that have it, and the length of its longest value.
     """
 
     tokens: Tokens
-    count: Callable[[Sequence[Any]], int]
+    measure: Callable[[Sequence[Any]], tuple[int, int]]
 
 
 def extra_of(root: Node, path: Names, field: str) -> Extra:
@@ -44,13 +44,12 @@ def extra_of(root: Node, path: Names, field: str) -> Extra:
     Raises KeyError if no object that the dataset names has it.
     """
     loops, object_, is_repeated = _loops(root, path[:-1])
-    count = f"sum(any(t is not ABSENT for t in [{object_}.{field}{loops}]) for r in records)"
-    if not is_repeated:
-        count = f"(lambda tokens: len(tokens) - tokens.count(ABSENT))([{object_}.{field} for r in records{loops}])"
-    return Extra(
-        tokens=_function(f"[{object_}.{field} for r in records{loops}]"),
-        count=_function(count),
-    )
+    tokens = f"[{object_}.{field} for r in records{loops}]"
+    count = "len(sizes) - sizes.count(0)"  # ABSENT alone has no length.
+    if is_repeated:
+        count = f"sum(any(t is not ABSENT for t in [{object_}.{field}{loops}]) for r in records)"
+    measure = f"(lambda sizes: ({count}, max(sizes, default=0)))(list(map(len, {tokens})))"
+    return Extra(tokens=_function(tokens), measure=_function(measure))
 
 
 def left_out(root: Node, tables: Sequence[tuple[Table, Sequence[Place], Sequence[Place]]]) -> list[Tokens]:
@@ -72,9 +71,16 @@ def left_out(root: Node, tables: Sequence[tuple[Table, Sequence[Place], Sequence
 
 def are_sound(data: bytes, collect: Iterable[Tokens], records: Sequence[Any]) -> bool:
     """Return whether the members of the records of a block are UTF-8 and nested no deeper than LAYER_LEVELS."""
-    tokens = chain.from_iterable(tokens_of(records) for tokens_of in collect)
-    large = (bytes(token) for token in tokens if len(token) > LAYER_LEVELS)
-    return is_utf8(data) and not any(is_nested_deeper(text, LAYER_LEVELS) for text in large)
+    if not is_utf8(data):
+        return False
+    for tokens_of in collect:
+        tokens = tokens_of(records)
+        # Nearly always all are short.
+        if max(map(len, tokens), default=0) > LAYER_LEVELS and any(
+            is_nested_deeper(bytes(token), LAYER_LEVELS) for token in tokens if len(token) > LAYER_LEVELS
+        ):
+            return False
+    return True
 
 
 def _is_of_record(place: Place) -> bool:

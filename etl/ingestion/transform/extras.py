@@ -6,11 +6,11 @@ left undecoded; so an unknown member of many records costs little. Pure.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from etl.ingestion.constants import UNKNOWN_NAME_LENGTH
+from etl.ingestion.constants import LAYER_LEVELS, UNKNOWN_NAME_LENGTH
 from etl.ingestion.framing.blocks import Decoders
-from etl.ingestion.transform.collecting import Extra, are_sound
+from etl.ingestion.transform.collecting import Extra, Tokens, are_sound
 from etl.ingestion.transform.shapes import NoShape, Shape
 from etl.ingestion.transform.unknown import Known, Path, UnknownCounts, distinct, name_of, unknown
 from etl.ingestion.values import Fault
@@ -19,6 +19,21 @@ _MOST_FIELDS = 16
 _MOST_REFUSED = 16
 """So many unknown members become fields, because each field costs a little for every record; the decoder refuses some
 names. Others are counted by examining each block that has them."""
+
+
+class Measured(NamedTuple):
+    """What is known of the unknown members in decoded records.
+
+    `counts` are the records that have them; `large` collect those that may be nested deeper than LAYER_LEVELS.
+    """
+
+    counts: UnknownCounts
+    is_any: bool
+    large: Sequence[Tokens]
+
+    def are_sound(self, data: bytes, records: Sequence[Any]) -> bool:
+        """Return whether the members are UTF-8 and nested no deeper than LAYER_LEVELS."""
+        return not self.is_any or are_sound(data, self.large, records)
 
 
 class Extras:
@@ -37,23 +52,27 @@ class Extras:
         """Whether another unknown member can become a field."""
         return len(self._paths) < _MOST_FIELDS and len(self._refused) < _MOST_REFUSED
 
-    def counted(self, records: Sequence[Any]) -> UnknownCounts:
-        """Return the counts of the unknown members in records that `decoders` has decoded."""
-        counts = UnknownCounts()
-        counts.add({name: count for name, extra in self._extras if (count := extra.count(records))})
-        return counts
+    def measured(self, records: Sequence[Any]) -> "Measured":
+        """Return what is known of the unknown members in records that `decoders` has decoded."""
+        counts, large = UnknownCounts(), []
+        found = {}
+        for name, extra in self._extras:
+            count, longest = extra.measure(records)
+            if count:
+                found[name] = count
+            if longest > LAYER_LEVELS:
+                large.append(extra.tokens)
+        counts.add(found)
+        return Measured(counts, is_any=bool(found), large=large)
 
-    def are_sound(self, data: bytes, records: Sequence[Any]) -> bool:
-        """Return whether the unknown members of decoded records are UTF-8 and nested no deeper than LAYER_LEVELS."""
-        return not self._extras or are_sound(data, [extra.tokens for _, extra in self._extras], records)
-
-    def examine(self, records: Iterable[Any], counts: UnknownCounts) -> bool:
-        """Count the unknown members of whole records, and make fields of some; return whether there are new fields."""
+    def examine(self, records: Iterable[Any], counts: UnknownCounts | None = None) -> bool:
+        """Make fields of some unknown members of whole records, and count them; return whether there are new fields."""
         met: Counter[Path] = Counter()
         for record in records:
             if not isinstance(record, Fault):
                 paths, others = distinct(unknown(record, self._members))
-                counts.note(paths, others)
+                if counts is not None:
+                    counts.note(paths, others)
                 met.update(paths)
         new = [path for path, _ in met.most_common() if path not in self._paths and path not in self._refused]
         if len(new) > _MOST_FIELDS:  # Names that are data: others follow in the next block.

@@ -22,7 +22,7 @@ from etl.ingestion.framing.blocks import UNDECODABLE, Decoders, RecordBlock
 from etl.ingestion.framing.boundaries import is_utf8
 from etl.ingestion.framing.nesting import is_nested_deeper
 from etl.ingestion.transform.collecting import are_sound
-from etl.ingestion.transform.extras import Extras
+from etl.ingestion.transform.extras import Extras, Measured
 from etl.ingestion.transform.lines import Columns, TableLines, numbers_to
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.rules import Token
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _MAX_MISSES = 4
 _PAUSE_AFTER_MISSES = 64
 """So many blocks get no proof after several proofs failed: a block without a proof is decoded twice."""
+
+_FIRST_EXAMINED = 16
+"""So many records are examined before the others of their block."""
 
 
 class FastPath:
@@ -234,13 +237,14 @@ class FastPath:
             return None
         text = RecordBlock(block.data, block.shape)
         records = self._proven(text)
-        decoded = _Decoded(records, counts=self._counted(records))
+        extras = self._measured(records)
+        decoded = _Decoded(records, counts=extras and extras.counts)
         try:
             places = range(block.place, block.place + len(records))
             rows = self._block_rows(text, decoded, block.offset, places) if records else None
         except UnicodeDecodeError:  # A value that was looked at is no UTF-8.
             rows = None
-        if rows is not None and _is_sound(block, rows) and self._are_sound(block.data, records):
+        if rows is not None and _is_sound(block, rows) and self._are_sound(block.data, records, extras):
             self._misses = 0
             return Proof(len(records), rows)
         self._misses += 1
@@ -255,13 +259,16 @@ class FastPath:
         except UNDECODABLE as error:
             if not self._projection.warns_of_unknown or "unknown field" not in str(error):
                 return []
-        try:
-            extras = self._met()
-            # Counted when its rows are made: perhaps there is no proof even so.
-            has_new = extras.can_learn and extras.examine(block.decoded(self._any), UnknownCounts())
-            return block.decoded(extras.decoders) if has_new else []
-        except UNDECODABLE:
-            return []
+        extras = self._met()
+        with suppress(*UNDECODABLE):
+            records = block.decoded(self._any) if extras.can_learn else []
+            # The members of most blocks are those of their first records.
+            for some in (records[:_FIRST_EXAMINED], records[_FIRST_EXAMINED:]):
+                # Counted when its rows are made: perhaps there is no proof even so.
+                if extras.examine(some):
+                    with suppress(*UNDECODABLE):
+                        return block.decoded(extras.decoders)
+        return []
 
     @property
     def _refusing(self) -> Decoders:
@@ -277,15 +284,19 @@ class FastPath:
         self._extras = self._extras or Extras(self._shape, self._projection.members, self._known)
         return self._extras
 
-    def _counted(self, records: Sequence[Any]) -> UnknownCounts | None:
-        """Return the counts of the unknown members in records that were decoded by `_refusing`."""
-        return self._extras.counted(records) if self._extras else None
+    def _measured(self, records: Sequence[Any]) -> Measured | None:
+        """Return what is known of the unknown members in records that were decoded by `_refusing`."""
+        return self._extras.measured(records) if self._extras else None
 
-    def _are_sound(self, data: bytes, records: Sequence[Any]) -> bool:
+    def _counted(self, records: Sequence[Any]) -> UnknownCounts | None:
+        measured = self._measured(records)
+        return measured and measured.counts
+
+    def _are_sound(self, data: bytes, records: Sequence[Any], extras: Measured | None) -> bool:
         left_out = self._shape.left_out
         if left_out and not are_sound(data, left_out, records):
             return False
-        return self._extras is None or self._extras.are_sound(data, records)
+        return extras is None or extras.are_sound(data, records)
 
     def _rows(self, block: RecordBlock, offset: int, first: int) -> BlockRows:
         decoded = self._decoded(block)

@@ -49,9 +49,12 @@ Keeps = Callable[[str], object]
 """A text -> whether a column stores it as it is written."""
 
 _KEPT_WHOLE = r"0|-?[1-9][0-9]*+"
-_KEPT_NUMERIC = r"(?!-0(?:\.0++)?(?![0-9.]))-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?"
+_KEPT_NUMERIC = r"(?:[1-9][0-9]*+|0|-(?!0(?:\.0++)?(?![0-9.]))(?:0|[1-9][0-9]*+))(?:\.[0-9]++)?"
 _KEPT_DOUBLE = r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?"
 """Texts that a column of numbers stores as they are written. A double has no digits of its own: "1.50" is its 1.5."""
+
+_USUAL_WHOLE = "[1-9][0-9]*+"
+_USUAL_NUMBER = rf"{_USUAL_WHOLE}(?:\.[0-9]++)?"
 
 _WHOLE_BYTES = b"0123456789-\x1f"
 _NUMBER_BYTES = b"0123456789-.eE+\x1f"
@@ -67,10 +70,12 @@ _ZEROS = re.compile(rb"\.0++(?=[\x1e\x1f])")
 class _Form:
     """How a type writes its numbers: the tokens that are sent as they are, and the texts that are stored as written.
 
-    `number` is such a token without quotes; JSON has no other one of these bytes. A token in quotes must be `kept`.
+    `number` is such a token without quotes; JSON has no other one of these bytes. A token in quotes must be `kept`, and
+    most are `usual`: a pattern of fewer choices, which is tried first.
     """
 
     kept: str
+    usual: str
     number: str
     allowed: bytes
     is_whole: bool = False
@@ -83,7 +88,7 @@ class _Form:
     @cached_property
     def are_plain(self) -> Callable[[bytes], object]:
         """The function that returns whether all fields, each with its separator, are sent as they are."""
-        return re.compile(rf"(?:(?:{self._plain})\x1f)*+".encode()).fullmatch
+        return re.compile(rf'(?:(?:"{self.usual}"\x1f)++|(?:{self._plain})\x1f)*+'.encode()).fullmatch
 
     @cached_property
     def odd(self) -> Callable[[bytes], Iterator[re.Match[bytes]]]:
@@ -100,10 +105,12 @@ class _Form:
         return f'"(?:{self.kept})"|{self.number}|null'
 
 
-_WHOLE = _Form(kept=_KEPT_WHOLE, number="-?[0-9]++", allowed=_WHOLE_BYTES, is_whole=True)
-_NUMERIC = _Form(kept=_KEPT_NUMERIC, number=f"-?[0-9]{_REST}", allowed=_NUMBER_BYTES)
+_WHOLE = _Form(kept=_KEPT_WHOLE, usual=_USUAL_WHOLE, number="-?[0-9]++", allowed=_WHOLE_BYTES, is_whole=True)
+_NUMERIC = _Form(kept=_KEPT_NUMERIC, usual=_USUAL_NUMBER, number=f"-?[0-9]{_REST}", allowed=_NUMBER_BYTES)
 # A zero keeps its sign, which the checked path does not see of the integer -0.
-_DOUBLE = _Form(kept=f'(?!-0"){_KEPT_DOUBLE}', number=rf"(?!-0\x1f)-?[0-9]{_REST}", allowed=_NUMBER_BYTES)
+_DOUBLE = _Form(
+    kept=f'(?!-0"){_KEPT_DOUBLE}', usual=_USUAL_NUMBER, number=rf"(?!-0\x1f)-?[0-9]{_REST}", allowed=_NUMBER_BYTES
+)
 
 
 def rules(column: Column, type_: NumberType) -> Rules:
@@ -277,7 +284,8 @@ def _whole_acceptor(column: Column, lowest: int, highest: int) -> Accept:
     bounds, is_strict = Bounds(column), _is_strict(column)
     # So many digits fit in any case.
     digits = len(str(highest)) - 1
-    plain = replace(_WHOLE, kept=rf"0|-?[1-9][0-9]{{0,{digits - 1}}}+", number=rf"-?[0-9]{{1,{digits}}}+")
+    usual = rf"[1-9][0-9]{{0,{digits - 1}}}+"
+    plain = replace(_WHOLE, kept=f"0|-?{usual}", usual=usual, number=rf"-?[0-9]{{1,{digits}}}+")
 
     def field(token: bytes) -> Token | None:
         number = _unquoted(token)

@@ -205,7 +205,7 @@ def _unescaped_rows(rows: Sequence[Token], joined: bytes) -> Sequence[Token] | N
             unescaped = _without_escapes(joined)
         except UNDECODABLE:
             return None
-    fields = unescaped.split(_BETWEEN_ROWS)
+    fields = unescaped.rsplit(_BETWEEN_ROWS)
     # Escapes may mean the separators.
     return fields if len(fields) == len(rows) else None
 
@@ -276,7 +276,7 @@ def _with_few_escapes(tokens: bytes) -> bytes | None:
                 return None  # It may be one of an escape.
         if character is None or character == b"/":
             return None
-        tokens = character.join(tokens.split(escaped))  # faster than to replace a text by a shorter one
+        tokens = character.join(tokens.rsplit(escaped))  # faster than `split`, and than to replace by a shorter text
     return None
 
 
