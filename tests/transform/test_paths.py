@@ -110,6 +110,51 @@ def test_a_block_is_proven_with_all_members_that_no_row_takes(define: Define, me
     assert proof is None or (proof.records, proof.rows and proof.rows.suspects) == (2, [])
 
 
+_DEEP = b"[" * 250 + b"]" * 250
+_LEVEL = b"[" * 150 + b"]" * 150
+
+
+@pytest.mark.parametrize(
+    ("late", "is_sound"),
+    [
+        (b'"colour":"red"', True),
+        (b'"colour":%b' % _LEVEL, True),
+        (b'"colour":%b' % _DEEP, False),
+        (b'"colour":"\xff"', False),
+        (b'"scans":[{"code":"IN","by":%b}]' % _LEVEL, True),
+        (b'"scans":[{"code":"IN","by":%b}]' % _DEEP, False),
+        (b'"colour":1,"shade":%b' % _DEEP, False),
+    ],
+)
+def test_a_block_is_proven_with_its_unknown_members(define: Define, late: bytes, *, is_sound: bool) -> None:
+    """Unknown members of a proven block are UTF-8 and not deep, also one of its last record alone; they are counted."""
+    dataset = define(
+        """
+        name = "parcels"
+        [[table]]
+        name = "lab.parcels"
+        columns = { id = "text" }
+        [[table]]
+        name = "lab.scans"
+        each = "scans"
+        columns = { code = "text" }
+        """
+    )
+    shape = fast(dataset)
+    assert not isinstance(shape, str)
+    path = FastPath(shape, Projection(dataset), 1)
+    usual = [b'{"id":"a","colour":"red","scans":[{"code":"IN","by":"x"}]}'] * 40
+    first, proof = (
+        path.prove(Block(data=b",".join(records), shape="array", offset=1, place=1))
+        for records in (usual, [*usual, b'{"id":"b",%b}' % late])
+    )
+    assert first is not None
+    assert (proof is not None) == is_sound
+    if proof is not None and proof.rows is not None:
+        colours = 40 + (b"colour" in late)
+        assert proof.rows.unknown == {"colour": colours, "scans.by": 40 + (b"scans" in late)}
+
+
 OF_MONTHS = """
 name = "parcels"
 [[table]]
