@@ -16,6 +16,9 @@ A `fact` line says which buckets a changed row of that table touches: an express
 buckets of an hour), or a column whose value leads to the rows of another fact. The select takes its buckets as one
 range: the days (times) `:from` to before `:until`, or the instants `:from_utc` to before `:until_utc`.
 
+An aggregate whose bucket is `all` may have parts after its facts, `-- part analytics.NAME`: aggregates with buckets
+that its select reads instead of all their facts. They are refreshed before it in the same transaction.
+
 Knows no database.
 """
 
@@ -23,7 +26,8 @@ import difflib
 import hashlib
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,6 +47,7 @@ _FIRST = (
     ("bucket", rf"-- bucket: ((?:{'|'.join(KINDS)})(?: in {_NAME})?)", f"-- bucket: {' | '.join(KINDS)}"),
 )
 _FACT = rf"-- fact ({_TABLE}(?:: \S.*)?)"
+_PART = rf"-- part analytics\.({_NAME})"
 _LAST = (
     ("newest", rf"-- newest: ({_TABLE}\.{_NAME})", "-- newest: SCHEMA.TABLE.COLUMN"),
     ("key", rf"-- key: ({_NAMES})", "-- key: COLUMN, ..."),
@@ -76,7 +81,8 @@ class Aggregate:
 
     `bucket` is the name of its kind of buckets. But for `all`, the key column `bucket_column` holds them; it is called
     like the kind, unless the head names it. `newest` is the table and the column whose maximum is the newest event of
-    the facts; `columns` are pairs of name and comment, in the select's order.
+    the facts; `columns` are pairs of name and comment, in the select's order. `parts` are the aggregates that it is
+    computed from, by their names.
     """
 
     name: str
@@ -90,11 +96,18 @@ class Aggregate:
     columns: tuple[tuple[str, str], ...]
     select: str
     path: str
+    part_names: tuple[str, ...] = ()
+    parts: tuple["Aggregate", ...] = ()
 
     @property
     def identifier(self) -> sql.Identifier:
         """The qualified name of its table, quoted."""
         return sql.Identifier(*self.table.split("."))
+
+    @property
+    def tables(self) -> set[str]:
+        """The tables that a refresh reads and writes."""
+        return {self.table, *(fact.table for fact in self.facts), *(part.table for part in self.parts)}
 
     @property
     def reads_ledger(self) -> bool:
@@ -119,10 +132,20 @@ class Aggregate:
         """Return the condition that a row of its table is in one of these buckets."""
         return self.kind.condition(sql.Identifier("kept", self.bucket_column), buckets)
 
+    def computed_from_facts(self) -> sql.Composed:
+        """Return the select that computes all buckets, with the selects of its parts instead of their tables."""
+        selects = {part.name: sql.SQL("({})").format(part.computed()) for part in self.parts}
+        texts = re.split(rf"\banalytics\.({'|'.join(selects)})\b", self.select)
+        composed: list[sql.Composable] = [sql.SQL(texts[0])]
+        for name, text in zip(texts[1::2], texts[2::2], strict=True):
+            composed += [selects[name], sql.SQL(text)]
+        return sql.Composed(composed)
+
     @property
     def hash(self) -> str:
         """A digest of everything that decides which rows the aggregate has and which changes it follows."""
-        definition = "\n".join([self.bucket, *map(repr, self.facts), self.select])
+        parts = [part.hash for part in self.parts]
+        definition = "\n".join([self.bucket, *map(repr, self.facts), *parts, self.select])
         return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
 
@@ -144,13 +167,39 @@ def look(config_dir: Path | None = None) -> tuple[tuple[Aggregate, ...], dict[st
     A wrong file hinders no other aggregate.
     """
     paths = {path.stem: path for folder in _folders(config_dir) for path in folder.glob("*.sql")}
-    aggregates, wrong = [], {}
+    aggregates: dict[str, Aggregate] = {}
+    wrong: dict[str, DefinitionError] = {}
     for name in sorted(paths):
         try:
-            aggregates.append(_read(paths[name]))
+            aggregates[name] = _read(paths[name])
         except DefinitionError as error:
             wrong[name] = error
-    return tuple(aggregates), wrong | _misnamed(config_dir)
+    for name, aggregate in list(aggregates.items()):
+        if aggregate.part_names:
+            try:
+                aggregates[name] = _with_parts(aggregate, aggregates)
+            except DefinitionError as error:
+                wrong[name] = error
+                del aggregates[name]
+    return tuple(aggregates.values()), wrong | _misnamed(config_dir)
+
+
+def _with_parts(aggregate: Aggregate, known: Mapping[str, Aggregate]) -> Aggregate:
+    """Return an aggregate with its parts. Each change that touches a part must touch the aggregate, too."""
+    parts = []
+    for name in aggregate.part_names:
+        part = known.get(name)
+        if part is None:
+            raise DefinitionError(f"no aggregate is called {name}, which is a part, in {aggregate.path}")
+        if part.part_names or not part.kind.noting:
+            raise DefinitionError(f"expected a part with buckets and without parts, got {name}, in {aggregate.path}")
+        missing = {fact.table for fact in part.facts} - {fact.table for fact in aggregate.facts}
+        if missing:
+            raise DefinitionError(
+                f"expected a line '-- fact {min(missing)}', which its part {name} reads, in {aggregate.path}"
+            )
+        parts.append(part)
+    return replace(aggregate, parts=tuple(parts))
 
 
 def _misnamed(config_dir: Path | None) -> dict[str, DefinitionError]:
@@ -269,6 +318,9 @@ def _parsed(path: Path, text: str) -> Aggregate:
     facts: list[Fact] = []
     while not facts or head.begins("-- fact "):
         facts.append(_fact(head, kind))
+    parts: list[str] = []
+    while head.begins("-- part "):
+        parts.append(head.take(_PART, "-- part analytics.NAME"))
     words |= {word: head.take(pattern, expected) for word, pattern, expected in _LAST}
     columns = []
     while head.begins("--"):
@@ -287,6 +339,7 @@ def _parsed(path: Path, text: str) -> Aggregate:
         columns=tuple(columns),
         select="\n".join(head.lines[head.place :]),
         path=str(path),
+        part_names=tuple(parts),
     )
     problem = next(_problems(aggregate), None)
     if problem is not None:
@@ -319,6 +372,7 @@ def _problems(aggregate: Aggregate) -> Iterator[str]:
             yield f"a line '-- fact {fact.via[0]}: {noting.hint}', to which {fact.table} leads"
     if len({(fact.table, fact.noted) for fact in aggregate.facts}) < len(tables):
         yield f"each fact line once, got {', '.join(tables)}"
+    yield from _problems_of_parts(aggregate)
     if aggregate.newest[0] not in tables:
         yield f"the newest of a fact, got {aggregate.newest[0]}"
     missing = [name for name in aggregate.key if name not in names]
@@ -333,3 +387,11 @@ def _problems(aggregate: Aggregate) -> Iterator[str]:
         yield f"no range where the bucket is {aggregate.bucket}, got :{min(parameters)}"
     if noting and not parameters >= {"from", "until"} and not parameters >= {"from_utc", "until_utc"}:
         yield "a select that takes :from and :until, or :from_utc and :until_utc"
+
+
+def _problems_of_parts(aggregate: Aggregate) -> Iterator[str]:
+    if aggregate.part_names and aggregate.kind.noting:
+        yield f"no part where the bucket is {aggregate.bucket}, got {aggregate.part_names[0]}"
+    for name in aggregate.part_names:
+        if not re.search(rf"\banalytics\.{name} as ", aggregate.select):
+            yield f"a select that reads 'analytics.{name} as ...', its part"

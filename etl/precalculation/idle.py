@@ -25,7 +25,7 @@ def record(connection: psycopg.Connection, aggregates: Sequence[Aggregate]) -> d
     asked = [aggregate for aggregate in aggregates if _notes_newest(aggregate)]
     if not asked:
         return {}
-    needed = [(each.name, table) for each in asked for table in {each.table, *(fact.table for fact in each.facts)}]
+    needed = [(each.name, table) for each in asked for table in each.tables]
     values = {
         "aggregates": [each.name for each in asked],
         "hashes": [each.hash for each in asked],

@@ -41,7 +41,7 @@ def install(connection: psycopg.Connection, aggregates: Sequence[Aggregate], dat
         connection.execute(queries.load("database")["hush_notices"])
         kinds = sql.SQL(", ").join(sql.Literal(kind.name) for kind in KINDS.values() if kind.noting)
         connection.execute(_SQL["make_bucket_of"].format(kinds=kinds))
-        for aggregate in aggregates:
+        for aggregate in sorted(aggregates, key=lambda aggregate: bool(aggregate.parts)):  # parts first
             with _by_itself(connection, aggregate.name, errors):
                 is_new = _make(connection, aggregate)
                 _describe(connection, aggregate)

@@ -1,8 +1,8 @@
 """The refresh of an aggregate: its changed buckets are recomputed in one transaction. Readers do not wait for it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TypeAlias
 
 import psycopg
@@ -66,7 +66,8 @@ def refresh(
 ) -> RefreshResult:
     """Bring an aggregate up to date with the facts, as a whole or not at all.
 
-    Only changed buckets are recomputed; with `full`, or after a change of the definition, all of them. `connection` is
+    Only changed buckets are recomputed; with `full`, or after a change of the definition, all of them. Its parts are
+    refreshed before it in the same transaction, so that it is computed from the same snapshot. `connection` is
     in autocommit mode and outside a transaction; `run` is the run that caused the refresh, or None. Refreshes of one
     aggregate wait for each other. Readers see the old rows until the commit; unchanged rows are not written.
 
@@ -113,26 +114,29 @@ def _refresh_together(
     waiting: Waiting,
     *,
     full: bool,
+    past: Collection[str] = (),
 ) -> dict[str, RefreshResult]:
     """Refresh the first aggregate, and those after it for as long as that is quick, in one transaction.
 
-    Returns what was done: aggregates that another session refreshes now are left. Raises _TogetherError when one of
-    several cannot be refreshed.
+    Returns what was done, also of their parts: aggregates that another session refreshes now are left. Of those with
+    names in `past` only changed buckets are recomputed in any case. Raises _TogetherError when one of several cannot be
+    refreshed.
     """
     first, *others = aggregates
     done: dict[str, RefreshResult] = {}
     # The locks come before BEGIN: an older snapshot could not update the rows that the previous refresh wrote.
-    with (
-        explain_errors(connection, first),
-        _refresh_lock(connection, first, waiting),
-        _free_locks(connection, others) as free,
-    ):
+    with ExitStack() as locks:
+        locks.enter_context(explain_errors(connection, first))
+        # All sessions wait for locks in the same order, and for none after the first that they only try.
+        for needed in sorted((first, *first.parts), key=lambda each: each.name):
+            locks.enter_context(_refresh_lock(connection, needed, waiting))
+        free = locks.enter_context(_free_locks(connection, others))
         gather(connection)
         snapshots = Snapshots(connection, tables_of([first, *free]))
         while not snapshots.is_whole:
             try:
                 with snapshots.next():
-                    done = _recompute_quick(connection, [first, *free], run, full=full)
+                    done = _recompute_quick(connection, [first, *free], run, past, full=full)
             except psycopg.Error as error:  # about a table of one of them
                 if connection.closed or not free:
                     raise
@@ -141,17 +145,24 @@ def _refresh_together(
 
 
 def _recompute_quick(
-    connection: psycopg.Connection, aggregates: Sequence[Aggregate], run: str | None, *, full: bool
+    connection: psycopg.Connection,
+    aggregates: Sequence[Aggregate],
+    run: str | None,
+    past: Collection[str],
+    *,
+    full: bool,
 ) -> dict[str, RefreshResult]:
-    """Recompute the first aggregate, and those after it until the time is over."""
+    """Recompute the first aggregate, and those after it until the time is over; the parts of each before it."""
     until = time.monotonic() + _TOGETHER_SECONDS
     done: dict[str, RefreshResult] = {}
     for aggregate in aggregates:
         if done and time.monotonic() > until:
             break
         try:
-            with explain_errors(connection, aggregate):
-                done[aggregate.name] = _recompute(connection, aggregate, run, full=full)
+            for each in (*aggregate.parts, aggregate):
+                if each.name not in done:
+                    with explain_errors(connection, each):
+                        done[each.name] = _recompute(connection, each, run, full=full and each.name not in past)
         except (UsageError, psycopg.Error) as error:
             if connection.closed or len(aggregates) == 1:
                 raise
@@ -161,7 +172,7 @@ def _recompute_quick(
 
 def tables_of(aggregates: Iterable[Aggregate]) -> set[str]:
     """Return the tables that a refresh of these aggregates reads and writes, but for tables without triggers."""
-    return {name for each in aggregates for name in (each.table, *(fact.table for fact in each.facts))}
+    return {name for each in aggregates for name in each.tables}
 
 
 def refresh_all(
@@ -207,7 +218,8 @@ def refresh_each(
             left = [each for each in aggregates[number:] if each.name not in done][:most]
             try:
                 if len(left) > 1:
-                    done |= _refresh_together(connection, left, run, waiting, full=full)
+                    for name, result in _refresh_together(connection, left, run, waiting, full=full, past=done).items():
+                        done.setdefault(name, result)
                 else:
                     done[aggregate.name] = refresh(connection, aggregate, run=run, full=full, waiting=waiting)
             except _TogetherError as error:
@@ -329,10 +341,10 @@ def _free_locks(connection: psycopg.Connection, aggregates: Sequence[Aggregate])
     if not aggregates:
         yield []
         return
-    asked = {"aggregates": [aggregate.name for aggregate in aggregates]}
+    asked = {"aggregates": sorted({each.name for aggregate in aggregates for each in (aggregate, *aggregate.parts)})}
     locked = {name for (name,) in connection.execute(_SQL["try_locks"], asked)}
     try:
-        yield [aggregate for aggregate in aggregates if aggregate.name in locked]
+        yield [each for each in aggregates if locked.issuperset({each.name, *each.part_names})]
     finally:
         if not connection.closed:
             connection.execute(_SQL["unlock_several"], {"aggregates": list(locked)})
@@ -346,7 +358,7 @@ def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | 
         ranges = [EVERYTHING]
     if not ranges:
         return RefreshResult(aggregate=aggregate.name, buckets=0, rows=0, seconds=_record(connection, aggregate, times))
-    compute(connection, aggregate, ranges)
+    compute(connection, aggregate, *map(aggregate.computed, ranges))
     rows = _store(connection, aggregate, ranges)
     is_full = EVERYTHING in ranges
     if is_full:
@@ -358,13 +370,13 @@ def _recompute(connection: psycopg.Connection, aggregate: Aggregate, run: str | 
     )
 
 
-def compute(connection: psycopg.Connection, aggregate: Aggregate, ranges: Sequence[BucketRange]) -> None:
-    """Compute these buckets into the temporary table `etl_fresh`, which the end of the transaction drops."""
+def compute(connection: psycopg.Connection, aggregate: Aggregate, first: sql.Composed, *others: sql.Composed) -> None:
+    """Compute these selects into the temporary table `etl_fresh`, which the end of the transaction drops."""
     connection.execute(
         queries.together(
             _SQL["plan_for_readers"],
-            _SQL["make_fresh"].format(select=aggregate.computed(ranges[0])),
-            *(_SQL["add_fresh"].format(select=aggregate.computed(buckets)) for buckets in ranges[1:]),
+            _SQL["make_fresh"].format(select=first),
+            *(_SQL["add_fresh"].format(select=select) for select in others),
             _SQL["analyze_fresh"].format(key=joined(aggregate.key, sql.SQL("{0}"))),
         )
     )

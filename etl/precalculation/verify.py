@@ -53,7 +53,7 @@ def _compare(connection: psycopg.Connection, aggregate: Aggregate) -> Verificati
     pending = see_due(connection, aggregate) if is_known(connection, aggregate) else [EVERYTHING]
     if EVERYTHING in pending:
         return Verification(aggregate=aggregate.name, differences=0, pending=True, keys=())
-    compute(connection, aggregate, [EVERYTHING])
+    compute(connection, aggregate, aggregate.computed_from_facts() if aggregate.parts else aggregate.computed())
     rows = connection.execute(_differences(aggregate, pending)).fetchall()
     return Verification(
         aggregate=aggregate.name,

@@ -8,6 +8,9 @@
 -- fact logistics.tracking_events
 -- fact logistics.vehicle_logs
 -- fact logistics.vehicles
+-- part analytics.shipment_batches
+-- part analytics.shipment_names
+-- part analytics.shipment_orphans
 -- newest: logistics.tracking_events.occurred_at
 -- key: day, dataset
 -- column day: day on which the batches were loaded; a replay counts on the day of its batch. Unit: day (UTC). Of: batches of visible runs: atomic ones are published, and none was undone. Null: never. Adds up: no, it is a key.
@@ -72,27 +75,34 @@ waiting as (
     where failures.state = 'pending'
     group by visible.day, visible.dataset
 ),
+-- Without a month these shipments are in no part. An index finds them.
+undated as materialized (
+    select
+        shipments.*,
+        greatest(created_at, picked_up_at, stated_delivered_at, updated_at) as latest_at
+    from analytics.judged_shipments() as shipments
+    where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
+),
 -- Spellings of one column that differ only by case, blanks or accents. First the names as they are written, which are few,
 -- so that each is mapped and folded once and not once a shipment. A definition of the user may lack one of the columns.
 written as materialized (
-    select
-        case
-            when grouping(shipments.carrier) = 0 then 'carrier'
-            when grouping(shipments.origin_city) = 0 then 'origin_city'
-            when grouping(shipments.destination_city) = 0 then 'destination_city'
-            else 'origin_warehouse'
-        end as column_name,
-        coalesce(
-            shipments.carrier, shipments.origin_city, shipments.destination_city, shipments.origin_warehouse
-        ) as spelling
+    select column_name, case when not is_missing then spelling end as spelling
+    from analytics.shipment_names as names
+    union
+    select names.column_name, names.spelling
     from (values (null::text, null::text, null::text, null::text))
         as absent (carrier, origin_city, destination_city, origin_warehouse)
     cross join lateral (
-        select carrier, origin_city, destination_city, origin_warehouse from logistics.shipments
+        select shipments.created_at, carrier, origin_city, destination_city, origin_warehouse from logistics.shipments
     ) as shipments
-    group by grouping sets (
-        (shipments.carrier), (shipments.origin_city), (shipments.destination_city), (shipments.origin_warehouse)
-    )
+    cross join lateral (
+        values
+        ('carrier', shipments.carrier::text),
+        ('origin_city', shipments.origin_city::text),
+        ('destination_city', shipments.destination_city::text),
+        ('origin_warehouse', shipments.origin_warehouse::text)
+    ) as names (column_name, spelling)
+    where shipments.created_at is null or shipments.created_at in (timestamptz '-infinity', timestamptz 'infinity')
 ),
 named as (
     select
@@ -130,24 +140,45 @@ varied as materialized (
 -- Per batch first, so that the join with the ledger has one row a batch and not one a fact.
 kept_by_batch as (
     select
-        shipments.etl_run,
-        shipments.etl_batch,
-        count(*) as count_kept,
-        count(shipments.log_id) as count_references,
-        count(shipments.log_id) filter (where vehicle_logs.log_id is null) as count_orphans,
-        count(*) filter (where stated_delivered_at < picked_up_at) as count_delivered_before_picked_up,
-        count(*) filter (where is_unknown_status) as count_unknown_status,
-        -- The cheap conditions first: most shipments have a delivery time, which a contradicting status takes away.
-        count(*) filter (where stated_delivered_at is null and end_state = 'delivered')
-            as count_closed_without_delivery_time,
-        count(*) filter (where stated_delivered_at is not null and delivered_at is null) as count_contradicting_status,
+        run_number as etl_run,
+        batch as etl_batch,
+        count_shipments as count_kept,
+        count_references,
+        0 as count_orphans,
+        count_delivered_before_picked_up,
+        count_unknown_status,
+        count_closed_without_delivery_time,
+        count_contradicting_status,
         0 as count_name_variants,
-        count(*) filter (
-            where greatest(created_at, picked_up_at, stated_delivered_at, updated_at) > (select newest from load)
-        ) as count_future_times
-    from analytics.judged_shipments() as shipments
+        0 as count_future_times
+    from analytics.shipment_batches as shipments
+    union all
+    select
+        undated.etl_run,
+        undated.etl_batch,
+        count(*),
+        count(undated.log_id),
+        count(undated.log_id) filter (where vehicle_logs.log_id is null),
+        count(*) filter (where stated_delivered_at < picked_up_at),
+        count(*) filter (where is_unknown_status),
+        count(*) filter (where stated_delivered_at is null and end_state = 'delivered'),
+        count(*) filter (where stated_delivered_at is not null and delivered_at is null),
+        0,
+        count(*) filter (where latest_at > (select newest from load))
+    from undated
     left join logistics.vehicle_logs using (log_id)
-    group by shipments.etl_run, shipments.etl_batch
+    group by undated.etl_run, undated.etl_batch
+    union all
+    select run_number, batch, 0, 0, count_orphans, 0, 0, 0, 0, 0, 0
+    from analytics.shipment_orphans as orphans
+    union all
+    select etl_run, etl_batch, 0, 0, 0, 0, 0, 0, 0, 0, count(*)
+    from analytics.judged_shipments()
+    -- Most data has no time in the future, and needs no look at each shipment.
+    where (select max(latest_at) from analytics.shipment_batches as shipments) > (select newest from load)
+        and greatest(created_at, picked_up_at, stated_delivered_at, updated_at) > (select newest from load)
+        and created_at > '-infinity' and created_at < 'infinity'
+    group by etl_run, etl_batch
     union all
     select shipments.etl_run, shipments.etl_batch, 0, 0, 0, 0, 0, 0, 0, count(*), 0
     from (values (null::text, null::text, null::text, null::text))

@@ -2,6 +2,8 @@
 -- table: analytics.late_shipments
 -- bucket: all
 -- fact logistics.shipments
+-- part analytics.shipment_batches
+-- part analytics.undelivered_shipments
 -- newest: logistics.shipments.created_at
 -- key: carrier, shipment_id
 -- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no, it is a key.
@@ -20,16 +22,14 @@
 -- column destination_country: country of destination; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
 -- column destination_city: city of destination; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
 -- column weight_kg: weight. Unit: kg, as in the data. Of: the shipment. Null: the data has none. Adds up: no.
-with undelivered as materialized (
-    -- One scan for the open shipments, which have no delivery time, and for the newest time: that is at or after the newest
-    -- creation, which an index finds. So the status is looked up of few shipments.
+with undated as materialized (
+    -- Without a month of creation these shipments are in no part. An index finds them.
     select
         shipment_id,
         order_id,
         carrier,
         service_level,
         status,
-        end_state,
         origin_country,
         origin_city,
         destination_country,
@@ -38,23 +38,54 @@ with undelivered as materialized (
         picked_up_at,
         promised_at,
         first_promised_at,
-        stated_delivered_at,
-        updated_at,
-        weight_kg
+        weight_kg,
+        greatest(created_at, picked_up_at, stated_delivered_at, updated_at) as latest_at,
+        end_state = 'open' and stated_delivered_at is null as is_open
     from analytics.judged_shipments()
-    where stated_delivered_at is null
-        or greatest(created_at, picked_up_at, stated_delivered_at, updated_at) >= (
-            select coalesce(max(created_at), '-infinity')
-            from (
-                select created_at from analytics.judged_shipments() where created_at is not null
-                order by created_at desc limit 1
-            ) as created_last
-        )
+    where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
+),
+undelivered as (
+    select
+        shipment_id,
+        order_id,
+        carrier,
+        service_level,
+        status,
+        origin_country,
+        origin_city,
+        destination_country,
+        destination_city,
+        created_at,
+        picked_up_at,
+        promised_at,
+        first_promised_at,
+        weight_kg
+    from analytics.undelivered_shipments as shipments
+    union all
+    select
+        shipment_id,
+        order_id,
+        carrier,
+        service_level,
+        status,
+        origin_country,
+        origin_city,
+        destination_country,
+        destination_city,
+        created_at,
+        picked_up_at,
+        promised_at,
+        first_promised_at,
+        weight_kg
+    from undated
+    where is_open
 ),
 newest as materialized (
     select as_of.as_of
     from (
-        select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at)) as latest from undelivered
+        select greatest(
+            (select max(latest_at) from analytics.shipment_batches as batches), (select max(latest_at) from undated)
+        ) as latest
     ) as times
     cross join lateral analytics.as_of(times.latest)
 )
@@ -77,4 +108,4 @@ select
     weight_kg
 from undelivered
 cross join newest
-where end_state = 'open' and stated_delivered_at is null and promised_at < as_of
+where promised_at < as_of

@@ -2,6 +2,8 @@
 -- table: analytics.open_shipments
 -- bucket: all
 -- fact logistics.shipments
+-- part analytics.shipment_batches
+-- part analytics.undelivered_shipments
 -- newest: logistics.shipments.created_at
 -- key: carrier, age_bucket, is_overdue
 -- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: open shipments. Null: never. Adds up: no, it is a key.
@@ -21,35 +23,52 @@
 -- column sum_weight_kg: weight. Unit: kg, as in the data. Of: shipments of count_weighed; 0 where there is none. Null: never. Adds up: yes.
 -- column count_costed: shipments with a freight cost. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column sum_freight_cost: freight cost. Unit: currency of the books, as in the data. Of: shipments of count_costed; 0 where there is none. Null: never. Adds up: yes.
-with undelivered as materialized (
-    -- One scan for the open shipments, which have no delivery time, and for the newest time: that is at or after the newest
-    -- creation, which an index finds. So the status is looked up of few shipments.
+with undated as materialized (
+    -- Without a month of creation these shipments are in no part. An index finds them.
     select
         carrier,
-        end_state,
         is_unknown_status,
         created_at,
         picked_up_at,
         promised_at,
-        stated_delivered_at,
-        updated_at,
+        weight_kg,
+        freight_cost,
+        pieces,
+        greatest(created_at, picked_up_at, stated_delivered_at, updated_at) as latest_at,
+        end_state = 'open' and stated_delivered_at is null as is_open
+    from analytics.judged_shipments()
+    where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
+),
+undelivered as (
+    select
+        carrier,
+        is_unknown_status,
+        created_at,
+        picked_up_at,
+        promised_at,
         weight_kg,
         freight_cost,
         pieces
-    from analytics.judged_shipments()
-    where stated_delivered_at is null
-        or greatest(created_at, picked_up_at, stated_delivered_at, updated_at) >= (
-            select coalesce(max(created_at), '-infinity')
-            from (
-                select created_at from analytics.judged_shipments() where created_at is not null
-                order by created_at desc limit 1
-            ) as created_last
-        )
+    from analytics.undelivered_shipments as shipments
+    union all
+    select
+        carrier,
+        is_unknown_status,
+        created_at,
+        picked_up_at,
+        promised_at,
+        weight_kg,
+        freight_cost,
+        pieces
+    from undated
+    where is_open
 ),
 newest as materialized (
     select as_of.as_of
     from (
-        select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at)) as latest from undelivered
+        select greatest(
+            (select max(latest_at) from analytics.shipment_batches as batches), (select max(latest_at) from undated)
+        ) as latest
     ) as times
     cross join lateral analytics.as_of(times.latest)
 ),
@@ -65,7 +84,6 @@ still_open as (
         analytics.hours_between(shipments.promised_at, newest.as_of) as overdue_hours
     from undelivered as shipments
     cross join newest
-    where shipments.end_state = 'open' and shipments.stated_delivered_at is null
 )
 select
     carrier,

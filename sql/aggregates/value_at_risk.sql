@@ -2,6 +2,8 @@
 -- table: analytics.value_at_risk
 -- bucket: all
 -- fact logistics.shipments
+-- part analytics.shipment_batches
+-- part analytics.undelivered_shipments
 -- newest: logistics.shipments.created_at
 -- key: carrier, destination_country, currency
 -- column carrier: carrier; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: open shipments. Null: never. Adds up: no, it is a key.
@@ -18,35 +20,46 @@
 -- column count_exception: shipments with the status exception, compared without case and outer blanks, late or not. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_exception_valued: such shipments with a declared value. Unit: number. Of: shipments of count_exception. Null: never. Adds up: yes.
 -- column sum_exception_declared_value: declared value. Unit: amounts of the currency of the row, as in the data. Of: shipments of count_exception_valued; 0 where there is none. Null: never. Adds up: yes.
-with undelivered as materialized (
-    -- One scan for the open shipments, which have no delivery time, and for the newest time: that is at or after the newest
-    -- creation, which an index finds. So the status is looked up of few shipments.
+with undated as materialized (
+    -- Without a month of creation these shipments are in no part. An index finds them.
     select
         carrier,
         status,
-        end_state,
         destination_country,
-        created_at,
-        picked_up_at,
         promised_at,
-        stated_delivered_at,
-        updated_at,
+        declared_amount,
+        declared_currency,
+        greatest(created_at, picked_up_at, stated_delivered_at, updated_at) as latest_at,
+        end_state = 'open' and stated_delivered_at is null as is_open
+    from analytics.valued_shipments()
+    where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
+),
+undelivered as (
+    select
+        carrier,
+        status,
+        destination_country,
+        promised_at,
         declared_amount,
         declared_currency
-    from analytics.valued_shipments()
-    where stated_delivered_at is null
-        or greatest(created_at, picked_up_at, stated_delivered_at, updated_at) >= (
-            select coalesce(max(created_at), '-infinity')
-            from (
-                select created_at from analytics.judged_shipments() where created_at is not null
-                order by created_at desc limit 1
-            ) as created_last
-        )
+    from analytics.undelivered_shipments as shipments
+    union all
+    select
+        carrier,
+        status,
+        destination_country,
+        promised_at,
+        declared_amount,
+        declared_currency
+    from undated
+    where is_open
 ),
 newest as materialized (
     select as_of.as_of
     from (
-        select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at)) as latest from undelivered
+        select greatest(
+            (select max(latest_at) from analytics.shipment_batches as batches), (select max(latest_at) from undated)
+        ) as latest
     ) as times
     cross join lateral analytics.as_of(times.latest)
 ),
@@ -61,7 +74,6 @@ still_open as (
         coalesce(analytics.folded(shipments.status) = 'exception', false) as is_exception
     from undelivered as shipments
     cross join newest
-    where shipments.end_state = 'open' and shipments.stated_delivered_at is null
 )
 select
     carrier,

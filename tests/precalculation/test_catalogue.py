@@ -207,7 +207,7 @@ def test_an_unknown_aggregate_is_answered_with_the_nearest_name() -> None:
 
 def test_aggregates_are_found_by_the_facts_they_read() -> None:
     """A fact table leads to every aggregate that has to be refreshed after a change."""
-    names = ["data_quality", "lane_emissions", "vehicle_days"]
+    names = ["data_quality", "lane_emissions", "shipment_orphans", "vehicle_days"]
     assert [a.name for a in aggregates_reading(["logistics.vehicle_logs"])] == names
     assert aggregates_reading(["logistics.shipments", "logistics.tracking_events"]) == read_all()
     assert aggregates_reading(["logistics.shipment_items"]) == ()

@@ -112,9 +112,10 @@ def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connecti
     connection.execute(insert + "values ('S1', '2026-03-01', null, 1, 0, 1), ('S2', '2026-03-31', null, 1, 0, 2)")
     connection.execute(insert + "values ('S3', '2026-03-31', 'L1', 1, 0, 1)")
     months = ("carrier_performance", "carrier_scorecard", "lane_performance", "lane_reliability", "milestone_durations")
+    parts = ("shipment_batches", "shipment_names", "shipment_orphans", "undelivered_shipments")
     wholes = ("data_quality", "late_shipments", "open_shipments", "value_at_risk")
     others = ("claim_months", "hub_stays", "lane_exceptions", "lane_features")
-    expected = dict.fromkeys([*months, *others, *wholes], 1) | {
+    expected = dict.fromkeys([*months, *others, *wholes, *parts], 1) | {
         "daily_shipments": 2,
         "warehouse_departures": 2,
     }
@@ -123,7 +124,8 @@ def test_pending_buckets_are_counted_before_and_after_they_are_gathered(connecti
     del expected["daily_shipments"]
     assert pending() == expected
     connection.execute("truncate logistics.vehicle_logs")
-    assert pending() == expected | {"vehicle_days": 1, "lane_emissions": 1}
+    # The month of the new shipments, and all of it, since no trip is left.
+    assert pending() == expected | {"vehicle_days": 1, "lane_emissions": 1, "shipment_orphans": 2}
     for aggregate in read_all():
         refresh(connection, aggregate, run=None)
     assert pending() == {}

@@ -19,12 +19,12 @@ def connection(connection: Connection) -> Connection:
         """
         set session_replication_role = replica;
         insert into logistics.vehicle_logs (log_id, vehicle_id, trip_date, etl_run, etl_batch, etl_place)
-        select 'L' || n, 'V' || n % 50, date '2015-01-01' + n, 1, 0, n from generate_series(0, 3999) as n;
+        select 'L' || n, 'V' || n % 50, date '2015-01-01' + n / 10, 1, 0, n from generate_series(0, 39999) as n;
         insert into logistics.vehicles (vehicle_id, capacity_kg, etl_run, etl_batch, etl_place)
-        select 'V' || n, 1000, 1, 0, n from generate_series(0, 4999) as n;
+        select 'V' || n, 1000, 1, 0, n from generate_series(0, 39999) as n;
         insert into logistics.shipments
             (shipment_id, log_id, carrier, origin_warehouse, created_at, etl_run, etl_batch, etl_place)
-        select 'S' || n, 'L' || n / 10, 'C' || n % 9, 'W' || n % 9,
+        select 'S' || n, 'L' || n, 'C' || n % 9, 'W' || n % 9,
             timestamptz '2015-01-01' + n / 10.0 * interval '1 day', 1, 0, n
         from generate_series(0, 39999) as n;
         insert into logistics.tracking_events

@@ -247,6 +247,7 @@ def test_pages_are_read_in_the_order_of_the_primary_key(demo: Site) -> None:
             table = Table(aggregate=aggregate, columns=columns, has_policies=False)
             samples = {
                 "integer": "7",
+                "bigint": "7",
                 "date": "2024-05-01",
                 "boolean": "true",
                 "timestamp with time zone": "2024-05-01",

@@ -48,7 +48,8 @@ def differences(connection: Connection, aggregate: Aggregate) -> list[tuple[Any,
         "with fresh as ({select}) (select * from fresh except all table {table}) "
         "union all (table {table} except all select * from fresh)"
     )
-    return connection.execute(query.format(select=aggregate.computed(), table=aggregate.identifier)).fetchall()
+    select = aggregate.computed_from_facts() if aggregate.parts else aggregate.computed()
+    return connection.execute(query.format(select=select, table=aggregate.identifier)).fetchall()
 
 
 def wait_until_blocked(connection: Connection, other: Connection) -> None:

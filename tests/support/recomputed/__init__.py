@@ -19,7 +19,7 @@ from tests.support.recomputed.events import (
 from tests.support.recomputed.exactly import Facts, Row
 from tests.support.recomputed.fleet import vehicle_days, warehouse_departures, warehouse_hours
 from tests.support.recomputed.lanes import lane_features
-from tests.support.recomputed.quality import data_quality
+from tests.support.recomputed.quality import data_quality, shipment_batches, shipment_names, shipment_orphans
 from tests.support.recomputed.risks import claim_months, lane_emissions, value_at_risk
 from tests.support.recomputed.shipments import (
     carrier_performance,
@@ -29,6 +29,7 @@ from tests.support.recomputed.shipments import (
     late_shipments,
     open_shipments,
     promised_days,
+    undelivered_shipments,
 )
 
 AGGREGATES: dict[str, Callable[[Facts], list[Row]]] = {
@@ -52,6 +53,10 @@ AGGREGATES: dict[str, Callable[[Facts], list[Row]]] = {
         milestone_durations,
         open_shipments,
         promised_days,
+        shipment_batches,
+        shipment_names,
+        shipment_orphans,
+        undelivered_shipments,
         value_at_risk,
         vehicle_days,
         warehouse_departures,

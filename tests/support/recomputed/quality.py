@@ -4,7 +4,7 @@ from collections import defaultdict
 from datetime import date, datetime, timedelta
 from unicodedata import combining, normalize
 
-from tests.support.recomputed.exactly import BLANKS, Facts, Row, day_of, is_blank, ratio
+from tests.support.recomputed.exactly import BLANKS, Facts, Row, day_of, groups, is_blank, known, month_of, ratio
 from tests.support.recomputed.judged import KINDS, Names, judged
 
 STROKES = str.maketrans("\u0142\u00f8\u0111\u0127\u0167", "lodht")
@@ -130,4 +130,64 @@ def data_quality(facts: Facts) -> list[Row]:
             "orphan_share": ratio(row["count_orphans"], row["count_references"], 6),
         }
         for (day, dataset), row in found.items()
+    ]
+
+
+def shipment_batches(facts: Facts) -> list[Row]:
+    """Recompute shipment_batches."""
+    ends = {row["shipment_id"]: row for row in judged(facts)}
+    result = []
+    for (month, run, batch), group in groups(
+        facts["logistics.shipments"],
+        lambda fact: (month_of(fact["created_at"]), fact["etl_run"] or 0, fact["etl_batch"] or 0),
+    ).items():
+        meanings = [(ends[fact["shipment_id"]]["meaning"], fact["delivered_at"] is not None) for fact in group]
+        timed = [fact for fact in group if fact["delivered_at"] is not None and fact["picked_up_at"] is not None]
+        times = (fact[name] for fact in group for name in TIMES["shipments"] if fact[name] is not None)
+        result.append(
+            {
+                "month": month,
+                "run_number": run,
+                "batch": batch,
+                "count_shipments": len(group),
+                "count_references": known(group, "log_id"),
+                "count_delivered_before_picked_up": sum(fact["delivered_at"] < fact["picked_up_at"] for fact in timed),
+                "count_unknown_status": sum(ends[fact["shipment_id"]]["has_unknown_status"] for fact in group),
+                "count_closed_without_delivery_time": meanings.count(("delivered", False)),
+                "count_contradicting_status": sum(
+                    meanings.count((meaning, True)) for meaning in ("returned", "lost", "cancelled")
+                ),
+                "latest_at": max(times),
+            }
+        )
+    return result
+
+
+def shipment_names(facts: Facts) -> list[Row]:
+    """Recompute shipment_names."""
+    return [
+        {
+            "month": month,
+            "column_name": column,
+            "is_missing": spelling is None,
+            "spelling": spelling or "",
+            "count_shipments": len(group),
+        }
+        for column in ("carrier", "origin_city", "destination_city", "origin_warehouse")
+        for (month, spelling), group in groups(
+            facts["logistics.shipments"],
+            lambda fact: (month_of(fact["created_at"]), fact[column]),  # noqa: B023
+        ).items()
+    ]
+
+
+def shipment_orphans(facts: Facts) -> list[Row]:
+    """Recompute shipment_orphans."""
+    trips = {row["log_id"] for row in facts["logistics.vehicle_logs"]}
+    orphans = [row for row in facts["logistics.shipments"] if row["log_id"] is not None and row["log_id"] not in trips]
+    return [
+        {"month": month, "run_number": run, "batch": batch, "count_orphans": len(group)}
+        for (month, run, batch), group in groups(
+            orphans, lambda fact: (month_of(fact["created_at"]), fact["etl_run"] or 0, fact["etl_batch"] or 0)
+        ).items()
     ]

@@ -210,3 +210,19 @@ def late_shipments(facts: Facts) -> list[Row]:
         for row in rows
         if row["end"] == "open" and row["promised_at"] is not None and row["promised_at"] < as_of
     ]
+
+
+def undelivered_shipments(facts: Facts) -> list[Row]:
+    """Recompute undelivered_shipments."""
+    return [
+        row
+        | {name: row[f"key_{name}"] for name in ("carrier", "service_level")}
+        | {key.removeprefix("key_"): row[key] for key in LANE}
+        | {
+            "month": month_of(row["created_at"]),
+            "first_promised_at": row["first_promise"],
+            "is_unknown_status": row["has_unknown_status"],
+        }
+        for row in judged(facts)
+        if row["end"] == "open"
+    ]
