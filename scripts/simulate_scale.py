@@ -5,12 +5,17 @@
     .venv/bin/python -m scripts.simulate_scale --check FOLDER --records 1000000 10000000
 
 The first form simulates the pieces of the sources on their way through cutter, worker, server and disk. The second one
-loads 200,000 shipments with their items into an embedded server in FOLDER, takes the constants of a record from that
-run, and prints what they predict for larger runs beside those runs. It compares bytes and the time of the processors,
-which other programs on the machine hardly change.
+loads 200,000 and then a million shipments with their items into an embedded server in FOLDER, takes the constants of a
+record from these runs, and prints what they predict for larger runs beside those runs. It compares bytes and the time
+of the processors, which other programs on the machine hardly change.
+
+Two costs of a record grow with the tables. The server searches larger indexes, whose pages are in its buffers less
+often: it needs so many seconds more each time that the records double. And after each checkpoint the first change of a
+page writes the whole page to the WAL: where keys come in random order, that is soon each page of their indexes.
 """
 
 import argparse
+import math
 import os
 import resource
 import subprocess
@@ -28,32 +33,46 @@ from etl.embedded import Server
 from etl.ingestion.constants import BATCH_ROWS, PIECE_BYTES
 
 BASE = 200_000
-"""Records of the run that gives the constants; larger sources are copies of it with other keys."""
+SECOND = 1_000_000
+"""Records of the runs that give the constants; larger sources are copies of the first with other keys."""
 _PIECES = 20_000
 """Pieces that are simulated; a longer load continues as these do."""
 _MEGABYTE = 1_000_000
+_PAGE = 8_192
+_INDEX_ENTRY = 30
+"""Bytes of an entry of an index, with the free space of a page that random keys have split."""
+_ROUNDS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constants:
     """What one record costs. The rates are those of `docs/performance.md` and of measurements of the design.
 
-    The bytes of a record and of its rows are those of shipments with three items on average.
+    The bytes of a record and of its rows are those of shipments with three items on average. The seconds of the server
+    are those of a table of BASE records, and what each doubling adds. `random_index_bytes` are in the indexes whose
+    keys come in random order; a page of them is compressed in the WAL to `full_page_bytes`.
     """
 
     record_bytes: float = 961.0
     cut_mb_per_second: float = 213.0
     worker_mb_per_second: float = 28.0
-    server_seconds: float = 34e-6
-    wal_bytes: float = 1_397.0
+    server_seconds: float = 28e-6
+    server_seconds_of_doubling: float = 3.5e-6
+    wal_bytes: float = 1_386.0
+    random_index_bytes: float = 54.0
+    full_page_bytes: float = 4_100.0
     stored_bytes: float = 821.0
-    ledger_bytes_of_batch: float = 1_200.0
+    ledger_bytes_of_batch: float = 1_010.0
     refresh_seconds: float = 53e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a load has at its disposal. `sessions` load at once on the cores of the server."""
+    """What a load has at its disposal.
+
+    The records come in the order of the partitions, so that one of them is loaded at a time. A checkpoint begins after
+    so many bytes of WAL: about half of `max_wal_size`.
+    """
 
     records: float
     sources: int = 1
@@ -61,6 +80,8 @@ class Plan:
     cores: int = 16
     servers: int = 1
     disk_mb_per_second: float = 1_000.0
+    partitions: int = 120
+    checkpoint_bytes: float = 1e11
 
 
 @dataclass
@@ -90,6 +111,7 @@ def simulate(plan: Plan, constants: Constants) -> tuple[float, dict[str, float]]
     """
     of_piece = _records_of_piece(constants.record_bytes)
     pieces = plan.records / of_piece
+    server_seconds, wal_bytes = costs(plan, constants)
     simulated = max(1, min(_PIECES, round(pieces)))
     megabytes = of_piece * constants.record_bytes / _MEGABYTE
     stations = {
@@ -104,12 +126,52 @@ def simulate(plan: Plan, constants: Constants) -> tuple[float, dict[str, float]]
         ready = ends[ahead] if ahead >= 0 else 0.0
         cut = stations["cutting"].take(ready, megabytes / constants.cut_mb_per_second, source)
         made = stations["workers"].take(cut, megabytes / constants.worker_mb_per_second)
-        taken = stations["server"].take(made, of_piece * constants.server_seconds)
-        written = of_piece * constants.wal_bytes / _MEGABYTE / plan.disk_mb_per_second
+        taken = stations["server"].take(made, of_piece * server_seconds)
+        written = of_piece * wal_bytes / _MEGABYTE / plan.disk_mb_per_second
         ends.append(stations["WAL"].take(taken, written))
     last = max(ends)
     shares = {name: each.busy / each.hands / last for name, each in stations.items()}
     return last * pieces / simulated, shares
+
+
+def costs(plan: Plan, constants: Constants) -> tuple[float, float]:
+    """Return the seconds of a core of the server and the bytes of WAL for a record, in the mean of a partition."""
+    records = max(1.0, plan.records / plan.partitions / plan.servers)
+    pages = full_pages(records, constants, plan.checkpoint_bytes) * constants.full_page_bytes
+    return server_seconds(records, constants) / records, constants.wal_bytes + pages / records
+
+
+def server_seconds(records: float, constants: Constants) -> float:
+    """Return the seconds of the server for a load of so many records into an empty table.
+
+    Each record costs as much as in a table of the size that the table has then; below BASE it is not cheaper.
+    """
+    doublings = max(0.0, math.log2(records / BASE)) - (1 - BASE / records) / math.log(2) if records > BASE else 0.0
+    return records * (constants.server_seconds + constants.server_seconds_of_doubling * max(0.0, doublings))
+
+
+def full_pages(records: float, constants: Constants, checkpoint_bytes: float) -> float:
+    """Return how many pages of indexes with random keys a load of so many records writes to the WAL as a whole.
+
+    Between two checkpoints the first change of each page does it; the changes fall on the pages at random.
+    """
+    if not constants.wal_bytes:
+        return 0.0
+
+    def touched(pages: float, added: float) -> float:
+        return pages * -math.expm1(-added * constants.random_index_bytes / _INDEX_ENTRY / pages)
+
+    # Without pages until the first checkpoint: those that are new are written as a whole in no case.
+    loaded, written = checkpoint_bytes / constants.wal_bytes, 0.0
+    while loaded < records:
+        pages = loaded * constants.random_index_bytes / _PAGE
+        added = checkpoint_bytes / constants.wal_bytes
+        for _ in range(_ROUNDS):  # These pages take WAL away from the records before the same checkpoint.
+            wal_bytes = added * constants.wal_bytes + touched(pages, added) * constants.full_page_bytes
+            added *= checkpoint_bytes / wal_bytes
+        added = min(added, records - loaded)
+        loaded, written = loaded + added, written + touched(pages, added)
+    return written
 
 
 def _records_of_piece(record_bytes: float) -> float:
@@ -121,11 +183,12 @@ def limits(plan: Plan, constants: Constants) -> dict[str, float]:
     megabytes = plan.records * constants.record_bytes / _MEGABYTE
     disks = plan.disk_mb_per_second * plan.servers
     batches = plan.records / _records_of_piece(constants.record_bytes)
+    of_server, of_wal = costs(plan, constants)
     return {
         "cutting": megabytes / constants.cut_mb_per_second / plan.sources,
         "workers": megabytes / constants.worker_mb_per_second / plan.workers,
-        "server": plan.records * constants.server_seconds / plan.cores / plan.servers,
-        "WAL": plan.records * constants.wal_bytes / _MEGABYTE / disks,
+        "server": plan.records * of_server / plan.cores / plan.servers,
+        "WAL": plan.records * of_wal / _MEGABYTE / disks,
         "tables": plan.records * constants.stored_bytes / _MEGABYTE / disks,
         "aggregates": plan.records * constants.refresh_seconds / plan.servers,
         "ledger": batches * constants.ledger_bytes_of_batch / _MEGABYTE / plan.disk_mb_per_second,
@@ -145,38 +208,57 @@ class Measured:
     wal_bytes: int
     stored_bytes: int
     ledger_bytes: int
+    random_index_bytes: int = 0
 
 
-def predicted(base: Measured, start_seconds: float, records: int) -> Measured:
-    """Return what the run of the base predicts for more records; `start_seconds` is what a command needs to begin.
+def predicted(
+    base: Measured, constants: Constants, start_seconds: float, records: int, checkpoint_bytes: float
+) -> Measured:
+    """Return what the smaller runs predict for more records; `start_seconds` is what a command needs to begin.
 
     The ledger has some pages for any run, and then the bytes of each further batch.
     """
+    pages = full_pages(records, constants, checkpoint_bytes) * constants.full_page_bytes
     factor = records / base.records
     further = (records - base.records) / _records_of_piece(base.source_bytes / base.records)
     return Measured(
         records=records,
         seconds=base.seconds * factor,
         command=(base.command - start_seconds) * factor + start_seconds,
-        server=base.server * factor,
+        server=server_seconds(records, constants),
         refresh=base.refresh * factor,
         source_bytes=round(base.source_bytes * factor),
-        wal_bytes=round(base.wal_bytes * factor),
+        wal_bytes=round(base.wal_bytes * factor + pages),
         stored_bytes=round(base.stored_bytes * factor),
         ledger_bytes=round(base.ledger_bytes + further * Constants.ledger_bytes_of_batch),
     )
 
 
-def constants_of(run: Measured) -> Constants:
-    """Return the constants of the simulation that a run shows; rates of the machine stay those of the documentation."""
-    return replace(
+def constants_of(run: Measured, second: Measured) -> Constants:
+    """Return the constants of the simulation that two runs show; the rates of machines stay those that it has."""
+    constants = replace(
         Constants(),
         record_bytes=run.source_bytes / run.records,
         server_seconds=run.server / run.records,
+        server_seconds_of_doubling=0.0,
         wal_bytes=run.wal_bytes / run.records,
+        random_index_bytes=second.random_index_bytes / second.records,
         stored_bytes=run.stored_bytes / run.records,
         refresh_seconds=run.refresh / run.records,
     )
+    one = server_seconds(second.records, replace(constants, server_seconds=0.0, server_seconds_of_doubling=1.0))
+    further = second.server - server_seconds(second.records, constants)
+    return replace(constants, server_seconds_of_doubling=max(0.0, further / one))
+
+
+_RANDOM_INDEXES = """
+    select coalesce(sum(pg_relation_size(indexes.indexrelid)), 0)::bigint
+    from pg_index as indexes
+    join pg_attribute on attrelid = indexes.indrelid and attnum = indexes.indkey[0]
+    join pg_class on pg_class.oid = indexes.indrelid
+    join pg_stats on schemaname = 'logistics' and tablename = relname and pg_stats.attname = pg_attribute.attname
+    where indrelid in ('logistics.shipments'::regclass, 'logistics.shipment_items'::regclass) and abs(correlation) < 0.5
+"""
 
 
 class Bench:
@@ -199,6 +281,7 @@ class Bench:
         seconds, command, server = self._timed("load", "shipments", str(path), "--no-precalculate", "--workers", "1")
         ended = self._number("select (pg_current_wal_insert_lsn() - '0/0')::bigint")
         stored = "pg_total_relation_size('logistics.shipments') + pg_total_relation_size('logistics.shipment_items')"
+        self._connection.execute("analyze logistics.shipments, logistics.shipment_items")
         ledger = "pg_total_relation_size('etl.separate_batches') + pg_total_relation_size('etl.separate_marks')"
         refresh = self._timed("precalculate")[2] if self._refreshes else 0.0
         return Measured(
@@ -211,7 +294,16 @@ class Bench:
             wal_bytes=ended - begun,
             stored_bytes=self._number(f"select {stored}"),
             ledger_bytes=self._number(f"select {ledger}"),
+            random_index_bytes=self._number(_RANDOM_INDEXES),
         )
+
+    def checkpoint_bytes(self) -> float:
+        """Return after how many bytes of WAL a checkpoint begins (PostgreSQL documentation, "WAL Configuration")."""
+        row = self._connection.execute(
+            "select pg_size_bytes(current_setting('max_wal_size')),"
+            " current_setting('checkpoint_completion_target')::float8"
+        ).fetchone()
+        return float(row[0] / (1 + row[1])) if row else 0.0
 
     def start_seconds(self) -> float:
         """Return the processor seconds of a command that has next to nothing to load."""
@@ -290,7 +382,7 @@ def as_limits(plans: Sequence[Plan], constants: Constants) -> Iterator[str]:
 
 
 PLANS = (
-    Plan(records=1e11),
+    Plan(records=1e11, workers=16),
     Plan(records=1e11, sources=4, workers=32),
     Plan(records=1e11, sources=16, workers=128, cores=64, disk_mb_per_second=2_000),
     Plan(records=1e11, sources=64, workers=512, cores=64, servers=8, disk_mb_per_second=2_000),
@@ -307,7 +399,7 @@ def main() -> None:
     """Simulate, or check the constants by runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="load into an embedded server in this folder")
-    parser.add_argument("--records", type=int, nargs="+", default=[1_000_000], help="sizes of the runs to predict")
+    parser.add_argument("--records", type=int, nargs="+", default=[], help="sizes of further runs to predict")
     parser.add_argument("--no-refresh", action="store_true", help="without the refresh of the aggregates")
     asked = parser.parse_args()
     if asked.check is None:
@@ -320,11 +412,12 @@ def main() -> None:
             [sys.executable, "-m", "etl", "db", "migrate"], check=True, env=os.environ | {"ETL_DATABASE_URL": address}
         )
         bench = Bench(asked.check, server, address, refreshes=not asked.no_refresh)
-        start, base = bench.start_seconds(), bench.load(BASE)
-        say(f"base: {base}", f"start: {start}", f"constants: {constants_of(base)}")
-        pairs = []
+        start, base, second = bench.start_seconds(), bench.load(BASE), bench.load(SECOND)
+        constants = constants_of(base, second)
+        say(f"base: {base}", f"second: {second}", f"start: {start}", f"constants: {constants}")
+        pairs = [(predicted(base, constants, start, SECOND, bench.checkpoint_bytes()), second)]
         for records in asked.records:
-            pairs.append((predicted(base, start, records), bench.load(records)))
+            pairs.append((predicted(base, constants, start, records, bench.checkpoint_bytes()), bench.load(records)))
             say(str(pairs[-1][1]))
         say(*as_table(pairs))
 

@@ -5,12 +5,26 @@ from dataclasses import replace
 
 import pytest
 
-from scripts.simulate_scale import PLANS, Constants, Measured, Plan, as_limits, limits, predicted, simulate
+from scripts.simulate_scale import (
+    BASE,
+    PLANS,
+    SECOND,
+    Constants,
+    Measured,
+    Plan,
+    as_limits,
+    constants_of,
+    full_pages,
+    limits,
+    predicted,
+    server_seconds,
+    simulate,
+)
 from scripts.update_docs import ROOT
 
 PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 
-FAST = Constants(server_seconds=0.0, wal_bytes=0.0)
+FAST = Constants(server_seconds=0.0, server_seconds_of_doubling=0.0, wal_bytes=0.0)
 """A server and a disk that limit nothing."""
 
 
@@ -23,7 +37,9 @@ def test_the_page_has_the_constants_of_the_simulation() -> None:
     """The table of constants names the values with which the simulation reckons."""
     known = Constants()
     for figure in (
-        f"{known.server_seconds * 1e6:.0f} µs of a core",
+        f"{known.server_seconds * 1e6:.0f} µs of a core of the server for a record of a table of {BASE:,}",
+        f"{known.server_seconds_of_doubling * 1e6:.1f} µs more for each doubling",
+        f"{known.full_page_bytes:,.0f} bytes a page, of {known.random_index_bytes:.0f} bytes a record in indexes",
         f"{known.wal_bytes:,.0f} bytes a record",
         f"{known.stored_bytes:,.0f} bytes a record",
         f"{known.refresh_seconds * 1e6:.0f} µs of one core",
@@ -54,13 +70,44 @@ def test_one_source_feeds_about_eight_workers() -> None:
 
 
 def test_a_prediction_grows_with_the_records() -> None:
-    """All figures are in proportion, but for the time that a command needs to begin."""
+    """Figures are in proportion, but for the beginning of a command, and for larger indexes."""
     base = Measured(
         records=100, seconds=2.0, command=1.5, server=1.0, refresh=3.0, source_bytes=10, wal_bytes=20, stored_bytes=30,
         ledger_bytes=4,
     )  # fmt: skip
-    guess = predicted(base, 0.5, 1_000)
+    guess = predicted(base, replace(Constants(), server_seconds=0.01), 0.5, 1_000, 1e9)
     assert (guess.command, guess.server, guess.refresh, guess.wal_bytes) == (10.5, 10.0, 30.0, 200)
+
+
+def test_each_doubling_makes_a_record_dearer_for_the_server() -> None:
+    """Two runs give what it costs; a load of twice the records has it once more for its second half."""
+    first = _measured(records=BASE, server=BASE * 25e-6)
+    second = _measured(records=SECOND, server=SECOND * 28e-6)
+    constants = constants_of(first, second)
+    assert server_seconds(BASE, constants) == pytest.approx(first.server)
+    assert server_seconds(SECOND, constants) == pytest.approx(second.server)
+    of_last = (server_seconds(1e9 + 1e6, constants) - server_seconds(1e9, constants)) / 1e6
+    of_double = (server_seconds(2e9 + 1e6, constants) - server_seconds(2e9, constants)) / 1e6
+    assert of_double - of_last == pytest.approx(constants.server_seconds_of_doubling, rel=0.01)
+    assert constants_of(first, _measured(records=SECOND, server=1.0)).server_seconds_of_doubling == 0
+
+
+def test_pages_are_written_as_a_whole_after_each_checkpoint() -> None:
+    """None before the first; then each page of an index with random keys once, or one for each of fewer entries."""
+    constants = Constants(wal_bytes=1_000.0, random_index_bytes=30.0, full_page_bytes=0.0)
+    assert full_pages(1_000_000, constants, 1e9) == 0
+    pages = 1_000_000 * 30 / 8192
+    assert full_pages(2_000_000, constants, 1e9) == pytest.approx(pages, rel=0.01)
+    assert full_pages(3_000_000, constants, 1e9) == pytest.approx(pages * 3, rel=0.01)
+    many = full_pages(1e10, constants, 1e9) - full_pages(1e10 - 1e6, constants, 1e9)
+    assert many == pytest.approx(1e6, rel=0.05)
+
+
+def _measured(*, records: int, server: float) -> Measured:
+    return Measured(
+        records=records, seconds=1.0, command=1.0, server=server, refresh=0.0, source_bytes=records, wal_bytes=records,
+        stored_bytes=1, ledger_bytes=1,
+    )  # fmt: skip
 
 
 def test_the_measured_runs_are_near_their_predictions() -> None:
