@@ -31,7 +31,8 @@ _PAUSE = 0.5
 class Partition:
     """A partition that is older than is kept; `state` is attached, detaching, detached or gone.
 
-    `is_removed`: its removal has begun, and its rows are deleted. `exported_to` is the place of their export.
+    `is_removed`: its removal has begun, and the deletion of its rows is noted. `exported_to` is the place of their
+    export.
     """
 
     fact: str
@@ -244,7 +245,8 @@ def note_place(connection: psycopg.Connection, partition: Partition, place: str)
 def empty(connection: psycopg.Connection, partition: Partition, digest: str | None) -> bool:
     """Delete the rows of a partition and note that it is removed; triggers note which buckets change.
 
-    Return False, and change nothing, when its rows are no longer those of a digest.
+    Where nobody follows it and no digest is given, the rows stay until the partition is dropped with them. Return
+    False, and change nothing, when its rows are no longer those of a digest.
     """
     limits = {"first": sql.Literal(partition.first_day), "until": sql.Literal(partition.until_day)}
     with connection.transaction():
@@ -253,9 +255,15 @@ def empty(connection: psycopg.Connection, partition: Partition, digest: str | No
             if digest_of(connection, partition) != digest:
                 return False
         connection.execute(_SQL["begin_removal"], {"fact": partition.fact, "name": partition.name})
-        column = sql.Identifier(partition.column)
-        connection.execute(_SQL["empty"].format(table=partition.table, column=column, **limits))
+        if digest is not None or _follows_deletions(connection, partition):
+            column = sql.Identifier(partition.column)
+            connection.execute(_SQL["empty"].format(table=partition.table, column=column, **limits))
     return True
+
+
+def _follows_deletions(connection: psycopg.Connection, partition: Partition) -> bool:
+    names = {"table": partition.table.as_string(None), "partition": partition.identifier.as_string(None)}
+    return connection.execute(_SQL["follows_deletions"], names).fetchone() == (True,)
 
 
 def detach(connection: psycopg.Connection, partition: Partition, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -290,7 +298,7 @@ def drop(connection: psycopg.Connection, partition: Partition) -> None:
     Rows that came while it was detached are deleted before, so that triggers note which buckets change.
     """
     with connection.transaction():
-        if partition.state != "gone":
+        if partition.state != "gone" and _follows_deletions(connection, partition):
             connection.execute(_TABLES["delete_all"].format(table=partition.identifier))
         connection.execute(_TABLES["drop"].format(table=partition.identifier))
         connection.execute(_SQL["forget"], {"fact": partition.fact, "name": partition.name})

@@ -96,7 +96,7 @@ select coalesce(bool_and(pg_try_advisory_lock(hashtextextended('etl:retention:' 
 from unnest(%(facts)s::text[]) as facts (fact);
 
 -- name: begin_removal
--- Note that a partition is removed by intention: its rows are deleted, and so its changes are noted.
+-- Note that a partition is removed by intention: the deletion of its rows notes which buckets change.
 update etl.partitions set is_removed = true where fact = %(fact)s and name = %(name)s;
 
 -- name: digest
@@ -115,6 +115,21 @@ update etl.partitions set exported_to = %(place)s where fact = %(fact)s and name
 -- Note that a table has no row left after a removal, so that a load misses none.
 update etl.partitioned_facts set emptied_at = clock_timestamp()
 where fact = %(fact)s and not exists (select from {table});
+
+-- name: follows_deletions
+-- Return whether a trigger of a table or of its partition, also one of a foreign key, or a subscriber follows the deletion
+-- of rows.
+select
+    exists (
+        select from pg_trigger
+        where tgrelid in (to_regclass(%(table)s), to_regclass(%(partition)s)) and (tgtype & 8) <> 0 -- TRIGGER_TYPE_DELETE
+    )
+    or exists (
+        select from pg_publication_tables
+        where to_regclass(format('%%I.%%I', schemaname, tablename)) in (
+            to_regclass(%(table)s), to_regclass(%(partition)s)
+        )
+    );
 
 -- name: empty
 -- Delete the rows of a partition by the name of its table: its triggers note which buckets change.

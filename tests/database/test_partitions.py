@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from etl.database.partitions import _follows_deletions, empty, older, rows_of
 from etl.datasets import read
 from etl.errors import DefinitionError
 from etl.precalculation.catalogue import choose
@@ -337,6 +338,48 @@ def test_old_months_go_with_their_child_rows(site: Site) -> None:
     late = site.run("load", "visits", _write(site, [{"id": 1, "at": "2024-05-05T00:00Z", "lines": []}], "late.json"))
     assert late.returncode == 0, late.stderr
     assert "visits_p202405" in _partitions(site)
+
+
+def test_whoever_follows_deletions_sees_those_of_old_months(site: Site) -> None:
+    """Rows of child tables that nobody follows go with their partition; a trigger of a user gets each of them."""
+    _define(site)
+    assert site.run("load", "visits", _write(site, _visits())).returncode == 0
+    site.ask("create table public.gone (id bigint, line integer)")
+    site.ask(
+        "create function public.note_gone() returns trigger language plpgsql as $$"
+        " begin insert into public.gone values (old.id, old.line); return null; end $$"
+    )
+    site.ask(
+        "create trigger note_gone after delete on logistics.visit_lines"
+        " for each row execute function public.note_gone()"
+    )
+    lines = site.value("select count(*) from logistics.visit_lines")
+    assert site.run("retention", "visits", "--keep", "1d").returncode == 0
+    assert site.value("select count(distinct (id, line)) from public.gone") == lines == 480
+    assert site.value("select count(*) from logistics.visit_lines") == 0
+
+
+@pytest.mark.parametrize(("follower", "follows"), [(None, False), ("trigger", True), ("publication", True)])
+def test_deletions_are_made_for_those_who_follow_them(site: Site, follower: str | None, *, follows: bool) -> None:
+    """A table without triggers and subscribers keeps its rows until its partition is dropped."""
+    _define(site)
+    assert site.run("load", "visits", _write(site, _visits())).returncode == 0
+    if follower == "trigger":
+        site.ask(
+            "create trigger own before delete on logistics.visit_lines for each statement"
+            " execute function suppress_redundant_updates_trigger()"
+        )
+    elif follower:
+        site.ask("alter table logistics.visit_lines_p202401 replica identity full")
+        site.ask("create publication own for table logistics.visit_lines")
+    dataset = read(site.folder / "config" / "datasets" / "visits.toml")
+    line, *_ = [each for each in older(site.connection, dataset, "1 day") if each.fact == "logistics.visit_lines"]
+    before = rows_of(site.connection, line)
+    with site.connection.transaction(force_rollback=True):
+        if follower != "trigger":
+            assert empty(site.connection, line, None)
+            assert rows_of(site.connection, line) == (0 if follows else before)
+        assert _follows_deletions(site.connection, line) is follows
 
 
 SLOW = [pytest.param(state, marks=pytest.mark.slow) for state in ("emptied", "detached", "dropped")]
