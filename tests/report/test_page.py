@@ -259,8 +259,8 @@ def test_a_report_begins_with_pending_and_missing_data(run_etl: RunEtl, connecti
     )
     text = page_of(run_etl).text
     # The load refreshed data_quality, and what it is computed from.
-    behind = ["daily_shipments", "data_quality", "shipment_batches", "shipment_names", "shipment_orphans"]
-    assert f"Behind their facts: {', '.join(behind)} (etl precalculate)." in text
+    stale = ["daily_shipments", "data_quality", "shipment_batches", "shipment_names", "shipment_orphans"]
+    assert f"Behind their facts: {', '.join(stale)} (etl precalculate)." in text
     assert "Never computed: carrier_performance, carrier_scorecard, " in text
     done = run_etl("report", "vehicle_days")
     ((through,),) = rows_of(
