@@ -1,5 +1,6 @@
 """Aggregates that are computed from the buckets of others: each change is in both."""
 
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from etl.precalculation.refresh import refresh, refresh_all
 from etl.precalculation.verify import verify
 from tests.support.facts import add, another, differences, wait_until_blocked
 from tests.support.faults import Connection
+from tests.support.site import Site
 
 BY_MONTH = """\
 -- One row per month.
@@ -213,3 +215,24 @@ def test_a_part_that_cannot_be_one_is_refused(tmp_path: Path, in_all: str, by_mo
         raise wrong["created_in_all"]
     assert "created_in_all.sql" in str(wrong["created_in_all"])
     assert {"late_shipments", "data_quality"} <= {aggregate.name for aggregate in aggregates}
+
+
+def test_shipments_without_a_month_are_counted(site: Site) -> None:
+    """They are in no part; the aggregates that are computed from parts have them nevertheless."""
+    records = [
+        {"shipment_id": f"S{number}", "created_at": "2026-03-01T10:00:00Z", "carrier": carrier, "log_id": "L1"}
+        for number, carrier in enumerate(["Blue Line", "BLUE  LINE", "Other"])
+    ]
+    (site.folder / "shipments.json").write_text(json.dumps(records))
+    assert site.run("load", "shipments", "shipments.json").returncode == 0
+    quality = (
+        "select jsonb_build_array(count_kept, count_references, count_orphans, count_name_variants, count_future_times)"
+        " from analytics.data_quality"
+    )
+    counts = "select jsonb_build_array(sum(count_shipments), bool_and(isfinite(as_of))) from analytics.open_shipments"
+    assert (site.value(quality), site.value(counts)) == ([3, 3, 3, 2, 0], [3, True])
+    site.ask("update logistics.shipments set created_at = 'infinity' where shipment_id = 'S1'")
+    assert site.run("precalculate").returncode == 0
+    assert site.value("select sum(count_shipments) from analytics.shipment_batches") == 2
+    assert (site.value(quality), site.value(counts)) == ([3, 3, 3, 2, 1], [3, True])
+    assert site.value("select sum(count_open) from analytics.value_at_risk") == 3
