@@ -155,6 +155,37 @@ def test_a_block_is_proven_with_its_unknown_members(define: Define, late: bytes,
         assert proof.rows.unknown == {"colour": colours, "scans.by": 40 + (b"scans" in late)}
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        [b'{"id":"a","kg":1,"note":"see [A-1]"}', b'{"id":null,"kg":2,"note":"},{"}'],
+        [b'{"id":"a","kg":1,"legs":[{"id":"b"},{"id":"c"}]}', b'{"kg":2,"note":"[]"}'],
+        [b'{"kg":1,"id":"a","tags":["id"]}', b'{"id":"b","id":"c"}'],
+    ],
+)
+def test_a_suspect_is_found_beside_arrays(define: Define, others: list[bytes]) -> None:
+    """The bytes of a record that the checked path decides about are those of its place, whatever is around it."""
+    dataset = define(
+        """
+        name = "parcels"
+        [[table]]
+        name = "lab.parcels"
+        columns = { id = "text", kg = "numeric", note = "text" }
+        """
+    )
+    shape = fast(dataset)
+    assert not isinstance(shape, str)
+    bad = b'{"id":"z","kg":"heavy","note":"[}"}'
+    records = [*others, bad, *others, bad]
+    proof = FastPath(shape, Projection(dataset), 1).prove(
+        Block(data=b",\n".join(records), shape="array", offset=1, place=1)
+    )
+    assert proof is not None
+    assert proof.rows is not None
+    data = b",\n".join(records)
+    assert [(place, data[span.start : span.end]) for place, span in proof.rows.suspects] == [(3, bad), (6, bad)]
+
+
 OF_MONTHS = """
 name = "parcels"
 [[table]]

@@ -1,6 +1,6 @@
 """A block of records of a piece, decoded at once. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import repeat
@@ -88,16 +88,19 @@ class RecordBlock:
         """The members of the block, or None where these are no members or not certain."""
         return members(self.data) if self._shape == "members" else None
 
-    def spans_of(self, places: Sequence[int], count: int | None) -> Iterable[tuple[int, Span]]:
+    def spans_of(
+        self, places: Sequence[int], count: int | None, have_all: Callable[[bytes], bool]
+    ) -> Iterable[tuple[int, Span]]:
         """Return the spans of the records at some places, with these places.
 
-        `count` is the number of records if the block decodes as a whole.
+        `count` is the number of records if the block decodes as a whole; `have_all(name)` tells whether each of them
+        has a member.
         """
         if not places:
             return ()
         found = None
         if self._spans is None and count is not None:
-            found = searched(self.data, self._shape, count, places)
+            found = searched(self.data, self._shape, count, places, have_all)
         return zip(places, map(self.spans.__getitem__, places) if found is None else found, strict=True)
 
     @property

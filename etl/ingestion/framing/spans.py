@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import cast, overload
@@ -15,7 +15,7 @@ from etl.ingestion.values import Piece, PieceShape, Span
 _BETWEEN = re.compile(rb"[ \t\n\r,]*")
 
 # The bytes from one record to the first name of the next one. A name that begins like this follows no string's end.
-_HEAD = re.compile(rb'\{[ \t\n\r]*+"[A-Za-z0-9_][A-Za-z0-9_.$@ -]*+"[ \t\n\r]*+:')
+_HEAD = re.compile(rb'\{[ \t\n\r]*+"([A-Za-z0-9_][A-Za-z0-9_.$@ -]*+)"[ \t\n\r]*+:')
 _COMMA = re.compile(rb"\}[ \t\n\r]*,[ \t\n\r]*\Z")
 _LONGEST_COMMA = 64
 _HEADS = 8
@@ -128,18 +128,25 @@ class Spans(Sequence[Span]):
         return Span(start, end, not_an_object(chr(self._data[begin])))
 
 
-def searched(data: bytes, shape: PieceShape, count: int, places: Sequence[int]) -> list[Span] | None:
+def searched(
+    data: bytes, shape: PieceShape, count: int, places: Sequence[int], have_all: Callable[[bytes], bool]
+) -> list[Span] | None:
     """Return the spans of some records of a block, or None where the search for them is not certain.
 
     `places` are their places from 0, in order. The block decodes as `count` objects. Without another array no value
     holds `},{` outside of a string, and with the name of a member after it no string holds it. So if these bytes occur
-    between every two records, they occur nowhere else.
+    between every two records, they occur nowhere else. With a `[`, which may be one of a text, that is certain only if
+    the name occurs `count` times, and all records have this member: `have_all(name)` tells it.
     """
     if data[:1] != b"{" or data[-1:] != b"}":
         return None
     if count == 1:
         return [Span(0, len(data)) for _ in places]
-    between = _between_lines(data) if shape == "lines" else _between_elements(data) if shape == "array" else b""
+    between = b""
+    if shape == "lines":
+        between = _between_lines(data)
+    elif shape == "array":
+        between = _between_elements(data, count, have_all)
     if not between:
         return None
     found: list[Span] = []
@@ -158,9 +165,11 @@ def _between_lines(data: bytes) -> bytes:
     return b"}\r\n{" if data[at - 1 : at] == b"\r" else b"}\n{"
 
 
-def _between_elements(data: bytes) -> bytes:
+def _between_elements(data: bytes, count: int, have_all: Callable[[bytes], bool]) -> bytes:
     """Return the bytes between the first two elements of an array and the first name after them; b"": not certain."""
-    head = None if b"[" in data else _HEAD.match(data)
+    head = _HEAD.match(data)
+    if head and b"[" in data and not (data.count(b'"%b"' % head[1]) == count and have_all(head[1])):
+        head = None
     at = 0
     for _ in range(_HEADS if head else 0):
         at = data.find(head[0], at + 1) if head else -1

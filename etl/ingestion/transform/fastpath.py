@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from itertools import chain, compress, repeat
-from operator import not_
+from operator import attrgetter, not_
 from typing import TYPE_CHECKING, Any, Literal
 
 from etl.errors import InternalError
@@ -27,6 +27,7 @@ from etl.ingestion.transform.lines import Columns, TableLines, numbers_to
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.transform.rules import Token
 from etl.ingestion.transform.shapes import Shape
+from etl.ingestion.transform.tokens import NULL
 from etl.ingestion.transform.unknown import UnknownCounts
 from etl.ingestion.values import Batch, Block, BlockRows, Piece, PolicyEffects, Proof, Rows, Span, Unmade
 from etl.quick_dataclasses import dataclass
@@ -326,7 +327,11 @@ class FastPath:
             tables=[lines.without(suspects) for lines in lines_of_tables],
             suspects=[
                 (places[suspect], span)
-                for suspect, span in block.spans_of(sorted(suspects), None if decoded.undecoded else len(records))
+                for suspect, span in block.spans_of(
+                    sorted(suspects),
+                    None if decoded.undecoded else len(records),
+                    partial(self._have_all, decoded.records),
+                )
             ],
             undecoded=frozenset(places[suspect] for suspect in decoded.undecoded),
             digests={places[suspect]: digests[suspect] for suspect in suspects} if digests else {},
@@ -334,6 +339,14 @@ class FastPath:
             unknown=decoded.counts.kept() if decoded.counts else {},
             unknown_others=decoded.counts.others if decoded.counts else 0,
         )
+
+    def _have_all(self, records: Sequence[Any], name: bytes) -> bool:
+        """Return whether each of the decoded records surely has a member."""
+        root = self._shape.root
+        member = root.members.get(name.decode())
+        if member is None or not member.is_leaf:
+            return False
+        return all(token is not NULL for token in map(attrgetter(root.attribute(name.decode())), records))
 
     def _without_deletions(self, records: Sequence[Any], number: int, suspects: set[int]) -> list[Any]:
         """Return an empty record in the place of each one that deletes: the checked path takes it, as a suspect."""
