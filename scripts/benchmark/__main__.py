@@ -121,7 +121,7 @@ def scale(sizes: str, folder: Path | None, write_docs: bool) -> None:
 @_write_docs_option
 def files(rounds: int, share: int, folder: Path | None, write_docs: bool) -> None:
     """Load folders of small files, and load them again when all are known."""
-    chosen = [replace(each, files=each.files // share) for each in small_files.FOLDERS]
+    chosen = [replace(each, files=max(1, each.files // share)) for each in small_files.FOLDERS]
     with _bench(folder, Programs.installed(Path(".venv-bench"))) as bench:
         nights = [night for each in chosen for night in small_files.measure(bench, each, rounds, _say)]
         part = f"; one file of {share}" if share > 1 else ""

@@ -54,7 +54,8 @@ class Folder:
     @property
     def words(self) -> str:
         """The folder in words."""
-        return f"{self.files:,} files of {'one record' if self.records == 1 else f'{self.records} records'}"
+        files = "one file" if self.files == 1 else f"{self.files:,} files"
+        return f"{files} of {'one record' if self.records == 1 else f'{self.records} records'}"
 
     def make(self, place: Path) -> Path:
         """Write the files into a folder; each is a source of its own."""
@@ -67,7 +68,7 @@ class Folder:
         return folder
 
 
-FOLDERS = (Folder(files=2_000, records=100), Folder(files=5_000, records=1))
+FOLDERS = (Folder(files=1, records=100), Folder(files=2_000, records=100), Folder(files=5_000, records=1))
 
 
 def measure(bench: Bench, folder: Folder, rounds: int, say: Callable[[str], None]) -> list[Night]:

@@ -72,8 +72,9 @@ def test_a_loader_loads_refreshes_and_verifies(logins: dict[str, Connection]) ->
             "values (%s, 0, 1, 1, 1, '', 1)",
             [day],
         )
-        for aggregate in read_all():
-            assert refresh(loader, aggregate, run=None).rows
+        for aggregate in sorted(read_all(), key=lambda each: bool(each.parts)):  # parts first
+            # No shipment is without its trip.
+            assert refresh(loader, aggregate, run=None).rows or aggregate.name == "shipment_orphans"
     for aggregate in read_all():
         refresh(loader, aggregate, run=None, full=True)
         assert verify(loader, aggregate).differences == 0

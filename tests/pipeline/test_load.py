@@ -414,7 +414,9 @@ def test_aggregates_are_refreshed_unless_disabled(site: Site, connection: Connec
     assert site.run("load", "vehicle_logs", "third.json", "--no-precalculate").returncode == 0
     done = site.run("load", "vehicle_logs", "third.json")
     assert done.returncode == 0
-    assert "precalculated data_quality, lane_emissions, vehicle_days in " in done.stdout
+    assert (
+        "precalculated 4 aggregates in " in done.stdout
+    )  # data_quality, lane_emissions, shipment_orphans, vehicle_days
     assert connection.execute(query).fetchall() == [(3,)]
 
 
