@@ -92,8 +92,11 @@ def test_a_load_waits_for_its_own_lost_session(site: Site, relay: Relay, appende
     """The commit of the run's beginning is lost, and the server keeps the old session: it is nobody else's."""
     relay.swallow_answer_to_commit, relay.keeps_server = 2, True
     running = site.start(*appended.command, "--log-level", "warning", conninfo=relay.conninfo)
-    looks = "select count(*) from pg_stat_activity where query like '%locktype%' and pid <> pg_backend_pid()"
-    until(lambda: site.value(looks), "the load looks for its old session")
+    looked = (
+        "select count(*) from pg_stat_activity"
+        " where query like '%locktype%' and state like 'idle%' and pid <> pg_backend_pid()"
+    )
+    until(lambda: site.value(looked), "the load to have found its old session")
     relay.end_kept()
     ended = running.ended()
     assert ended.returncode == 1
