@@ -9,9 +9,10 @@ loads 200,000 and then a million shipments with their items into an embedded ser
 record from these runs, and prints what they predict for larger runs beside those runs. It compares bytes and the time
 of the processors, which other programs on the machine hardly change.
 
-Two costs of a record grow with the tables. The server searches larger indexes, whose pages are in its buffers less
-often: it needs so many seconds more each time that the records double. And after each checkpoint the first change of a
-page writes the whole page to the WAL: where keys come in random order, that is soon each page of their indexes.
+Two costs of a record grow with the tables. Larger indexes are slower to search, and fewer of their pages are in the
+buffers: each time that the records double, a record costs the server the same time more. And after each checkpoint, the
+first change of a page writes the whole page to the WAL. If keys come in random order, that is soon each page of their
+indexes.
 """
 
 import argparse
@@ -49,8 +50,8 @@ class Constants:
     """What one record costs. The rates are those of `docs/performance.md` and of measurements of the design.
 
     The bytes of a record and of its rows are those of shipments with three items on average. The seconds of the server
-    are those of a table of BASE records, and what each doubling adds. `random_index_bytes` are in the indexes whose
-    keys come in random order; a page of them is compressed in the WAL to `full_page_bytes`.
+    are those of a table of BASE records, and what each doubling adds. `random_index_bytes` is the size of the indexes
+    with keys in random order; a page of them takes `full_page_bytes` in the WAL, where it is compressed.
     """
 
     record_bytes: float = 961.0

@@ -22,29 +22,7 @@
 -- column destination_country: country of destination; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
 -- column destination_city: city of destination; (none) where the shipment names none. Unit: text, mapped by analytics.name_spellings. Of: the shipment. Null: never. Adds up: no.
 -- column weight_kg: weight. Unit: kg, as in the data. Of: the shipment. Null: the data has none. Adds up: no.
-with undated as materialized (
-    -- Without a month of creation these shipments are in no part. An index finds them.
-    select
-        shipment_id,
-        order_id,
-        carrier,
-        service_level,
-        status,
-        origin_country,
-        origin_city,
-        destination_country,
-        destination_city,
-        created_at,
-        picked_up_at,
-        promised_at,
-        first_promised_at,
-        weight_kg,
-        greatest(created_at, picked_up_at, stated_delivered_at, updated_at) as latest_at,
-        end_state = 'open' and stated_delivered_at is null as is_open
-    from analytics.judged_shipments()
-    where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
-),
-undelivered as (
+with undelivered as (
     select
         shipment_id,
         order_id,
@@ -62,6 +40,7 @@ undelivered as (
         weight_kg
     from analytics.undelivered_shipments as shipments
     union all
+    -- Without a month of creation a shipment is in no part. An index finds it.
     select
         shipment_id,
         order_id,
@@ -77,14 +56,21 @@ undelivered as (
         promised_at,
         first_promised_at,
         weight_kg
-    from undated
-    where is_open
+    from analytics.judged_shipments()
+    where (created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity'))
+        and stated_delivered_at is null
+        and end_state = 'open'
 ),
 newest as materialized (
     select as_of.as_of
     from (
         select greatest(
-            (select max(latest_at) from analytics.shipment_batches as batches), (select max(latest_at) from undated)
+            (select max(latest_at) from analytics.shipment_batches as batches),
+            (
+                select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at))
+                from analytics.judged_shipments()
+                where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
+            )
         ) as latest
     ) as times
     cross join lateral analytics.as_of(times.latest)

@@ -23,23 +23,7 @@
 -- column sum_weight_kg: weight. Unit: kg, as in the data. Of: shipments of count_weighed; 0 where there is none. Null: never. Adds up: yes.
 -- column count_costed: shipments with a freight cost. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column sum_freight_cost: freight cost. Unit: currency of the books, as in the data. Of: shipments of count_costed; 0 where there is none. Null: never. Adds up: yes.
-with undated as materialized (
-    -- Without a month of creation these shipments are in no part. An index finds them.
-    select
-        carrier,
-        is_unknown_status,
-        created_at,
-        picked_up_at,
-        promised_at,
-        weight_kg,
-        freight_cost,
-        pieces,
-        greatest(created_at, picked_up_at, stated_delivered_at, updated_at) as latest_at,
-        end_state = 'open' and stated_delivered_at is null as is_open
-    from analytics.judged_shipments()
-    where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
-),
-undelivered as (
+with undelivered as (
     select
         carrier,
         is_unknown_status,
@@ -51,6 +35,7 @@ undelivered as (
         pieces
     from analytics.undelivered_shipments as shipments
     union all
+    -- Without a month of creation a shipment is in no part. An index finds it.
     select
         carrier,
         is_unknown_status,
@@ -60,14 +45,21 @@ undelivered as (
         weight_kg,
         freight_cost,
         pieces
-    from undated
-    where is_open
+    from analytics.judged_shipments()
+    where (created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity'))
+        and stated_delivered_at is null
+        and end_state = 'open'
 ),
 newest as materialized (
     select as_of.as_of
     from (
         select greatest(
-            (select max(latest_at) from analytics.shipment_batches as batches), (select max(latest_at) from undated)
+            (select max(latest_at) from analytics.shipment_batches as batches),
+            (
+                select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at))
+                from analytics.judged_shipments()
+                where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
+            )
         ) as latest
     ) as times
     cross join lateral analytics.as_of(times.latest)

@@ -20,21 +20,7 @@
 -- column count_exception: shipments with the status exception, compared without case and outer blanks, late or not. Unit: number. Of: open shipments. Null: never. Adds up: yes.
 -- column count_exception_valued: such shipments with a declared value. Unit: number. Of: shipments of count_exception. Null: never. Adds up: yes.
 -- column sum_exception_declared_value: declared value. Unit: amounts of the currency of the row, as in the data. Of: shipments of count_exception_valued; 0 where there is none. Null: never. Adds up: yes.
-with undated as materialized (
-    -- Without a month of creation these shipments are in no part. An index finds them.
-    select
-        carrier,
-        status,
-        destination_country,
-        promised_at,
-        declared_amount,
-        declared_currency,
-        greatest(created_at, picked_up_at, stated_delivered_at, updated_at) as latest_at,
-        end_state = 'open' and stated_delivered_at is null as is_open
-    from analytics.valued_shipments()
-    where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
-),
-undelivered as (
+with undelivered as (
     select
         carrier,
         status,
@@ -44,6 +30,7 @@ undelivered as (
         declared_currency
     from analytics.undelivered_shipments as shipments
     union all
+    -- Without a month of creation a shipment is in no part. An index finds it.
     select
         carrier,
         status,
@@ -51,14 +38,21 @@ undelivered as (
         promised_at,
         declared_amount,
         declared_currency
-    from undated
-    where is_open
+    from analytics.valued_shipments()
+    where (created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity'))
+        and stated_delivered_at is null
+        and end_state = 'open'
 ),
 newest as materialized (
     select as_of.as_of
     from (
         select greatest(
-            (select max(latest_at) from analytics.shipment_batches as batches), (select max(latest_at) from undated)
+            (select max(latest_at) from analytics.shipment_batches as batches),
+            (
+                select max(greatest(created_at, picked_up_at, stated_delivered_at, updated_at))
+                from analytics.judged_shipments()
+                where created_at is null or created_at in (timestamptz '-infinity', timestamptz 'infinity')
+            )
         ) as latest
     ) as times
     cross join lateral analytics.as_of(times.latest)

@@ -70,7 +70,7 @@ def test_one_source_feeds_about_eight_workers() -> None:
 
 
 def test_a_prediction_grows_with_the_records() -> None:
-    """Figures are in proportion, but for the beginning of a command, and for larger indexes."""
+    """Figures grow with the records; the beginning of a command costs the same for any number."""
     base = Measured(
         records=100, seconds=2.0, command=1.5, server=1.0, refresh=3.0, source_bytes=10, wal_bytes=20, stored_bytes=30,
         ledger_bytes=4,

@@ -218,7 +218,7 @@ def test_a_part_that_cannot_be_one_is_refused(tmp_path: Path, in_all: str, by_mo
 
 
 def test_shipments_without_a_month_are_counted(site: Site) -> None:
-    """They are in no part; the aggregates that are computed from parts have them nevertheless."""
+    """No part has them, and the aggregates that are computed from parts count them."""
     records = [
         {"shipment_id": f"S{number}", "created_at": "2026-03-01T10:00:00Z", "carrier": carrier, "log_id": "L1"}
         for number, carrier in enumerate(["Blue Line", "BLUE  LINE", "Other"])

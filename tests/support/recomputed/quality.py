@@ -1,6 +1,6 @@
 """The quality of the data, recomputed from the facts and the ledger as the comments describe it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import date, datetime, timedelta
 from unicodedata import combining, normalize
 
@@ -171,12 +171,11 @@ def shipment_names(facts: Facts) -> list[Row]:
             "column_name": column,
             "is_missing": spelling is None,
             "spelling": spelling or "",
-            "count_shipments": len(group),
+            "count_shipments": count,
         }
         for column in ("carrier", "origin_city", "destination_city", "origin_warehouse")
-        for (month, spelling), group in groups(
-            facts["logistics.shipments"],
-            lambda fact: (month_of(fact["created_at"]), fact[column]),  # noqa: B023
+        for (month, spelling), count in Counter(
+            (month_of(fact["created_at"]), fact[column]) for fact in facts["logistics.shipments"]
         ).items()
     ]
 
