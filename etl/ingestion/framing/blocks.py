@@ -1,6 +1,6 @@
 """A block of records of a piece, decoded at once. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import repeat
@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import msgspec
 
+from etl.ingestion.framing.addresses import offset_in
 from etl.ingestion.framing.boundaries import are_lines
-from etl.ingestion.framing.spans import Members, Spans, members, searched
+from etl.ingestion.framing.spans import Members, Spans, members, span_around
 from etl.ingestion.values import PieceShape, Span
 
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -35,6 +36,7 @@ class RecordBlock:
         self.is_heavy = is_heavy
         self._shape = shape
         self._spans: Spans | None = None
+        self._decoded: tuple[bytes, int] | None = None  # The text that was decoded, and where the block begins in it.
 
     def decoded(self, decoders: Decoders) -> list[Any]:
         """Return the records.
@@ -42,7 +44,8 @@ class RecordBlock:
         Raises one of UNDECODABLE if a record is not of the type.
         """
         if self._shape == "array":
-            return cast(list[Any], decoders.array.decode(b"[%b]" % self.data))
+            self._decoded = self._decoded or (b"[%b]" % self.data, 1)
+            return cast(list[Any], decoders.array.decode(self._decoded[0]))
         if self._shape == "members":
             if self.members is None:
                 raise ValueError("members that are not certain are decoded one by one")
@@ -50,6 +53,7 @@ class RecordBlock:
         if self._shape == "lines":
             records: list[Any] = decoders.one.decode_lines(self.data)
             if are_lines(self.data, len(records)):
+                self._decoded = self.data, 0
                 return records
             return list(map(decoders.one.decode, self.data.split(b"\n")))
         raise ValueError("records that follow one another are decoded one by one")
@@ -88,20 +92,17 @@ class RecordBlock:
         """The members of the block, or None where these are no members or not certain."""
         return members(self.data) if self._shape == "members" else None
 
-    def spans_of(
-        self, places: Sequence[int], count: int | None, have_all: Callable[[bytes], bool]
-    ) -> Iterable[tuple[int, Span]]:
-        """Return the spans of the records at some places, with these places.
+    def span_of(self, place: int, token: msgspec.Raw | bytes | None) -> Span:
+        """Return the span of the record at a place; `token` is the value of a member of the record itself, or None.
 
-        `count` is the number of records if the block decodes as a whole; `have_all(name)` tells whether each of them
-        has a member.
+        To find where the token is costs less than to find where all records of the block are.
         """
-        if not places:
-            return ()
         found = None
-        if self._spans is None and count is not None:
-            found = searched(self.data, self._shape, count, places, have_all)
-        return zip(places, map(self.spans.__getitem__, places) if found is None else found, strict=True)
+        if token is not None and self._decoded is not None and self._spans is None:
+            text, begin = self._decoded
+            offset = offset_in(text, token)
+            found = None if offset is None else span_around(self.data, self._shape, offset - begin)
+        return found or self.spans[place]
 
     @property
     def spans(self) -> Spans:

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import cast, overload
@@ -14,12 +14,9 @@ from etl.ingestion.values import Piece, PieceShape, Span
 
 _BETWEEN = re.compile(rb"[ \t\n\r,]*")
 
-# The bytes from one record to the first name of the next one. A name that begins like this follows no string's end.
+# The beginning of an object, to the colon after its first name. A name that begins like this follows no string's end.
 _HEAD = re.compile(rb'\{[ \t\n\r]*+"([A-Za-z0-9_][A-Za-z0-9_.$@ -]*+)"[ \t\n\r]*+:')
-_COMMA = re.compile(rb"\}[ \t\n\r]*,[ \t\n\r]*\Z")
-_LONGEST_COMMA = 64
-_HEADS = 8
-"""So many places are tried for the beginning of the second record: objects in the first one may begin likewise."""
+_BLANK = b" \t\r"
 
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _value = msgspec.json.Decoder(msgspec.Raw).decode
@@ -128,75 +125,30 @@ class Spans(Sequence[Span]):
         return Span(start, end, not_an_object(chr(self._data[begin])))
 
 
-def searched(
-    data: bytes, shape: PieceShape, count: int, places: Sequence[int], have_all: Callable[[bytes], bool]
-) -> list[Span] | None:
-    """Return the spans of some records of a block, or None where the search for them is not certain.
+def span_around(data: bytes, shape: PieceShape, offset: int) -> Span | None:
+    """Return the span of the record that has a value at this byte, or None where it is not certain.
 
-    `places` are their places from 0, in order. The block decodes as `count` objects. Without another array no value
-    holds `},{` outside of a string, and with the name of a member after it no string holds it. So if these bytes occur
-    between every two records, they occur nowhere else. With a `[`, which may be one of a text, that is certain only if
-    the name occurs `count` times, and all records have this member: `have_all(name)` tells it.
+    The value is the one of a member of the record itself, so the record is the innermost object around it. A line is a
+    record. In an array the first name of the block, with the `{` before it, is no part of a string. So what is from
+    there to the `}` before the next one is an object around the value, if it decodes as one value.
     """
-    if data[:1] != b"{" or data[-1:] != b"}":
-        return None
-    if count == 1:
-        return [Span(0, len(data)) for _ in places]
-    between = b""
     if shape == "lines":
-        between = _between_lines(data)
-    elif shape == "array":
-        between = _between_elements(data, count, have_all)
-    if not between:
-        return None
-    found: list[Span] = []
-    after = passed = 0  # The place after the `}` before the record at the place `passed`.
-    for place in places:
-        after, passed = _record_at(data, between, after, passed, place, count)
-        end = data.find(between, after)
-        if passed != place:
-            return None
-        found.append(Span(data.find(b"{", after), len(data) if end < 0 else end + 1))
-    return found if passed + data.count(between, after) == count - 1 else None
-
-
-def _between_lines(data: bytes) -> bytes:
-    at = data.find(b"\n")
-    return b"}\r\n{" if data[at - 1 : at] == b"\r" else b"}\n{"
-
-
-def _between_elements(data: bytes, count: int, have_all: Callable[[bytes], bool]) -> bytes:
-    """Return the bytes between the first two elements of an array and the first name after them; b"": not certain."""
+        start, end = data.rfind(b"\n", 0, offset) + 1, data.find(b"\n", offset)
+        line = data[start : len(data) if end < 0 else end].rstrip(_BLANK)
+        start += len(line) - len(line.lstrip(_BLANK))
+        return Span(start, start + len(line.lstrip(_BLANK)))
     head = _HEAD.match(data)
-    if head and b"[" in data and not (data.count(b'"%b"' % head[1]) == count and have_all(head[1])):
-        head = None
-    at = 0
-    for _ in range(_HEADS if head else 0):
-        at = data.find(head[0], at + 1) if head else -1
-        if at < 0:
-            break
-        if comma := _COMMA.search(data[max(0, at - _LONGEST_COMMA) : at]):
-            return comma[0] + head[0] if head else b""
-    return b""
-
-
-def _record_at(data: bytes, between: bytes, after: int, passed: int, place: int, count: int) -> tuple[int, int]:
-    """Return where the record at a place begins, after the `}` before it, and the place; an earlier one if none is.
-
-    The search begins `after` the `}` before the record at the place `passed`. Counting is faster than searching one by
-    one.
-    """
-    likely = after + (len(data) - after) * (place - passed) // (count - passed)
-    last = data.rfind(between, after, likely)
-    if last >= 0:
-        passed += data.count(between, after, last + len(between))
-        after = last + 1
-    while passed > place:
-        last = data.rfind(between, 0, after + len(between) - 2)
-        after, passed = last + 1, passed - 1
-    while passed < place and (following := data.find(between, after)) >= 0:
-        after, passed = following + 1, passed + 1
-    return after, passed
+    if shape != "array" or not head:
+        return None
+    start, following = data.rfind(head[0], 0, offset), data.find(head[0], offset)
+    end = data.rfind(b"}", offset, len(data) if following < 0 else following) + 1
+    if start < 0 or not end:
+        return None
+    try:
+        _value(data[start:end])
+    except _UNDECODED:
+        return None
+    return Span(start, end)
 
 
 def spans(piece: Piece, places: Collection[int] | None = None) -> Iterator[tuple[int, Span]]:
@@ -221,7 +173,7 @@ def _values_of(block: bytes, shape: PieceShape) -> Sequence[msgspec.Raw | bytes]
     if shape == "array":
         return cast(Sequence[msgspec.Raw], _values(b"[%b]" % block))
     if shape == "lines":
-        lines = [line.strip(b" \t\r") for line in block.split(b"\n")]
+        lines = [line.strip(_BLANK) for line in block.split(b"\n")]
         for line in lines:
             _value(line)
         return lines

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from io import BytesIO
 from itertools import chain, compress, repeat
-from operator import attrgetter, not_
+from operator import not_
 from typing import TYPE_CHECKING, Any, Literal
 
 from etl.errors import InternalError
@@ -326,12 +326,8 @@ class FastPath:
             count=len(records),
             tables=[lines.without(suspects) for lines in lines_of_tables],
             suspects=[
-                (places[suspect], span)
-                for suspect, span in block.spans_of(
-                    sorted(suspects),
-                    None if decoded.undecoded else len(records),
-                    partial(self._have_all, decoded.records),
-                )
+                (places[suspect], block.span_of(suspect, self._own_token(decoded.records[suspect])))
+                for suspect in sorted(suspects)
             ],
             undecoded=frozenset(places[suspect] for suspect in decoded.undecoded),
             digests={places[suspect]: digests[suspect] for suspect in suspects} if digests else {},
@@ -340,13 +336,15 @@ class FastPath:
             unknown_others=decoded.counts.others if decoded.counts else 0,
         )
 
-    def _have_all(self, records: Sequence[Any], name: bytes) -> bool:
-        """Return whether each of the decoded records surely has a member."""
+    def _own_token(self, record: Any) -> Token | None:
+        """Return the token of a member of a decoded record itself, or None if the dataset names none that it has."""
+        tokens = map(getattr, repeat(record), self._own_members)
+        return next((token for token in tokens if token is not NULL), None)
+
+    @cached_property
+    def _own_members(self) -> list[str]:
         root = self._shape.root
-        member = root.members.get(name.decode())
-        if member is None or not member.is_leaf:
-            return False
-        return all(token is not NULL for token in map(attrgetter(root.attribute(name.decode())), records))
+        return [root.attribute(name) for name, member in root.members.items() if member.is_leaf]
 
     def _without_deletions(self, records: Sequence[Any], number: int, suspects: set[int]) -> list[Any]:
         """Return an empty record in the place of each one that deletes: the checked path takes it, as a suspect."""
