@@ -4,7 +4,7 @@ The tokens of a group of columns are checked together; a record with a token tha
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, compress, repeat
 from typing import Any
@@ -170,25 +170,55 @@ def _accepted(
     `changed` gets the columns and the rows of texts that are not stored as they are written.
     """
     if group and (accepted := group.accept(rows, len(columns))) is not None:
-        fields_of_rows, places = accepted
-        if not places:
-            return fields_of_rows
-        fields_of_rows = list(fields_of_rows)
-        odd: set[int] = set()
-        own: list[tuple[str, int]] = []
-        fields_of_odd = _accepted(None, columns, [rows[place] for place in places], odd, own)
-        for place, fields_of_row in zip(places, fields_of_odd, strict=True):
-            fields_of_rows[place] = fields_of_row
-        odd_rows.update(places[row] for row in odd)
-        changed.extend((name, places[row]) for name, row in own)
-        return fields_of_rows
+        fields_of_rows, odd = accepted
+        return _with_odd(columns, rows, fields_of_rows, odd, odd_rows, changed) if odd else fields_of_rows
     tokens = [rows] if len(columns) == 1 else zip(*(bytes(row).split(SEPARATOR) for row in rows), strict=True)
-    fields = []
-    for column, column_tokens in zip(columns, tokens, strict=True):
-        fields.append(column_tokens if column.accept is None else column.accept(column_tokens, odd_rows))
-        if column.changed is not None:
-            changed.extend((column.name, place) for place in column.changed(column_tokens))
+    places = range(len(rows))
+    fields = [_checked(column, own, places, odd_rows, changed) for column, own in zip(columns, tokens, strict=True)]
     return fields[0] if len(columns) == 1 else list(map(_join, zip(*fields, strict=True)))
+
+
+def _with_odd(
+    columns: Sequence[TokenColumn],
+    rows: Sequence[Token],
+    fields_of_rows: Sequence[Token],
+    odd: Mapping[int, Collection[int]],
+    odd_rows: set[int],
+    changed: list[tuple[str, int]],
+) -> Sequence[Token]:
+    """Return the fields of rows with those of their odd tokens, which are checked by columns."""
+    rows_of_columns: dict[int, list[int]] = {}
+    for row, own in odd.items():
+        for number in own:
+            rows_of_columns.setdefault(number, []).append(row)
+    tokens_of_rows = {row: bytes(rows[row]).split(SEPARATOR) for row in odd}
+    fields = {row: bytes(fields_of_rows[row]).split(SEPARATOR) for row in odd}
+    for number, places in rows_of_columns.items():
+        tokens = [tokens_of_rows[row][number] for row in places]
+        for row, field in zip(places, _checked(columns[number], tokens, places, odd_rows, changed), strict=True):
+            fields[row][number] = bytes(field)
+    found = list(fields_of_rows)
+    for row, own_fields in fields.items():
+        found[row] = _join(own_fields)
+    return found
+
+
+def _checked(
+    column: TokenColumn,
+    tokens: Sequence[Token],
+    places: Sequence[int],
+    odd_rows: set[int],
+    changed: list[tuple[str, int]],
+) -> Sequence[Token]:
+    """Return the fields of tokens of one column, whose rows have these places; the others are noted as above."""
+    if column.changed is not None:
+        changed.extend((column.name, places[token]) for token in column.changed(tokens))
+    if column.accept is None:
+        return tokens
+    odd: set[int] = set()
+    fields = column.accept(tokens, odd)
+    odd_rows.update(map(places.__getitem__, odd))
+    return fields
 
 
 class Lines:

@@ -5,7 +5,7 @@ Each converter looks first for what nearly every value is, and takes its time wi
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, partial
@@ -33,9 +33,10 @@ from etl.ingestion.transform.tokens import (
     NULL,
     ROW_SEPARATOR,
     SEPARATOR,
+    are_few,
+    by_rows,
     places,
     starts,
-    without_odd,
 )
 from etl.ingestion.values import Misfit
 from etl.quick_dataclasses import dataclass
@@ -262,10 +263,8 @@ def _convert_all(expected: set[type], convert: Convert, *, has_limits: bool) -> 
 
 
 def _are_numbers(joined: bytes, form: _Form) -> bool:
-    """Return whether all tokens of columns are numbers that are sent as they are."""
-    if not joined.translate(None, form.allowed).replace(b"null", b""):
-        return True
-    return b'"' in joined and form.are_plain(joined + SEPARATOR) is not None
+    """Return whether all tokens of columns are numbers without quotes, of the bytes of their form."""
+    return not joined.translate(None, form.allowed).replace(b"null", b"")
 
 
 def _without_zeros(joined: bytes) -> bytes:
@@ -395,30 +394,32 @@ def _longest(tokens: Sequence[Token]) -> int:
 def _accept_group(rows: Sequence[Token], width: int, *, form: _Form, marks: bytes) -> Accepted | None:
     joined = SEPARATOR.join(rows)
     if _are_numbers(joined, form):
-        return rows, ()
+        return rows, {}
     if form.is_whole and b".0" in joined:
         rows = _without_zeros(ROW_SEPARATOR.join(rows) + ROW_SEPARATOR)[:-1].split(ROW_SEPARATOR)
         joined = SEPARATOR.join(rows)
         if _are_numbers(joined, form):
-            return rows, ()
+            return rows, {}
     # Many texts are numbers in quotes, which may be sent as they are; of few texts each is looked at by itself.
     if joined.count(b'"') > max(FEW_ODD, len(rows) // MOST_ODD):
-        return without_odd(rows, {place // width for place in _odd_places(joined, form)}, width)
-    return without_odd(rows, _marked_rows(joined, width, marks), width)
+        if form.are_plain(joined + SEPARATOR):
+            return rows, {}
+        odd = by_rows(_odd_places(joined, form), width)
+    else:
+        odd = by_rows(_marked_places(joined, marks), width)
+    return (rows, odd) if are_few(odd, rows) else None
 
 
-def _marked_rows(joined: bytes, width: int, marks: bytes) -> Collection[int]:
-    """Return the places of the rows, each of `width` columns, that hold another byte than the numbers of a form."""
+def _marked_places(joined: bytes, marks: bytes) -> Iterator[int]:
+    """Yield the places of the tokens that hold another byte than the numbers of a form."""
     marked = joined.replace(b"null", b"").translate(marks)
-    found: dict[int, None] = {}
-    token = searched = 0
+    place = searched = 0
     at = marked.find(_ODD)
     while at >= 0:
-        token += marked.count(SEPARATOR, searched, at)
-        found[token // width] = None
+        place += marked.count(SEPARATOR, searched, at)
+        yield place
         searched = marked.find(SEPARATOR, at)
         at = marked.find(_ODD, searched) if searched >= 0 else -1
-    return found
 
 
 def _group(name: str, form: _Form) -> Group:

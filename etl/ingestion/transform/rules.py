@@ -4,7 +4,7 @@ A token is the text of a JSON value as it is written in the record. Each type ha
 `types` names it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,10 +26,10 @@ Accept = Callable[[Sequence[Token], set[int]], Sequence[Token]]
 """The tokens of a column, and the suspects -> the fields of CSV. Adds the places of the tokens that do not pass."""
 
 
-Accepted = tuple[Sequence[Token], Sequence[int]]
-"""The fields of rows, joined by their separator, and the places of the rows with a token that needs a closer look.
+Accepted = tuple[Sequence[Token], Mapping[int, Collection[int]]]
+"""The fields of rows, joined by their separator, and the odd tokens, which need a closer look: by rows, their columns.
 
-These rows have any fields.
+A field that is not yet known is any field.
 """
 
 
@@ -37,7 +37,7 @@ These rows have any fields.
 class Group:
     """Columns whose tokens are checked together: the tokens of a row are joined by the separator of fields.
 
-    `accept` gets the rows and the number of columns. It returns None where many rows need a closer look.
+    `accept` gets the rows and the number of columns. It returns None where many rows have odd tokens.
     """
 
     name: str

@@ -21,11 +21,11 @@ from etl.ingestion.transform.tokens import (
     ROW_SEPARATOR,
     SEPARATOR,
     UNDECODABLE,
+    are_few,
+    columns_of_rows,
     places,
-    rows_of,
     starts,
     suspect,
-    without_odd,
 )
 from etl.ingestion.values import Misfit
 
@@ -152,7 +152,7 @@ def _accept_group(rows: Sequence[Token], width: int) -> Accepted | None:
     odd: set[int] = set()
     if _IS_NO_TEXT(joined) or joined[:1] not in {b'"', b"n"}:
         fields = _fields(joined)
-        odd = rows_of(starts(_ODD.finditer(fields)), fields, width)
+        odd.update(columns_of_rows(starts(_ODD.finditer(fields)), fields, width))
     accepted = _accepted_without(odd, rows, joined, width)
     if accepted is not None:
         return accepted
@@ -161,18 +161,26 @@ def _accept_group(rows: Sequence[Token], width: int) -> Accepted | None:
         accepted = _accepted_without(odd, rows, joined, width)
     if accepted is None:
         fields = _fields(joined)
-        odd |= rows_of(starts(_UNSTORABLE.finditer(fields)), fields, width)
+        odd.update(columns_of_rows(starts(_UNSTORABLE.finditer(fields)), fields, width))
         accepted = _accepted_without(odd, rows, joined, width)
     return accepted
 
 
 def _accepted_without(odd: set[int], rows: Sequence[Token], joined: bytes, width: int) -> Accepted | None:
-    """Return the fields of rows of which some are odd; None: too many are, or one cannot be unescaped with others."""
-    accepted = without_odd(rows, odd, width) if odd else (rows, ())
-    if accepted is None:
+    """Return the fields of rows of which some are odd; None: too many are, or one cannot be unescaped with others.
+
+    Each token of an odd row needs a closer look, because its escapes are not replaced with those of the others.
+    """
+    if odd and not are_few(odd, rows):
         return None
-    fields = _unescaped_rows(accepted[0], _BETWEEN_ROWS.join(accepted[0]) if odd else joined)
-    return None if fields is None else (fields, accepted[1])
+    if odd:
+        rows = list(rows)
+        nulls = SEPARATOR.join([NULL] * width)
+        for place in odd:
+            rows[place] = nulls
+        joined = _BETWEEN_ROWS.join(rows)
+    fields = _unescaped_rows(rows, joined)
+    return None if fields is None else (fields, dict.fromkeys(sorted(odd), range(width)))
 
 
 def _rows_with_nul(joined: bytes) -> set[int]:

@@ -22,12 +22,12 @@ from etl.ingestion.transform.tokens import (
     NULL,
     NULL_FIELD,
     SEPARATOR,
+    are_few,
+    columns_of_rows,
     each_accepted,
     known,
     number_or_text,
-    rows_of,
     starts,
-    without_odd,
 )
 from etl.ingestion.values import Misfit
 from etl.quick_dataclasses import dataclass
@@ -300,11 +300,12 @@ def _group(name: str, form: re.Pattern[bytes]) -> Group:
     def accept(rows: Sequence[Token], width: int) -> Accepted | None:
         joined = SEPARATOR.join(rows)
         if _are_of_form(form, joined):
-            return rows, ()
+            return rows, {}
         fields = SEPARATOR + joined + SEPARATOR
-        odd = rows_of(starts(others(fields.translate(_TOKEN_DIGITS_AS_0))), fields, width)
-        odd |= rows_of(starts(_FRACTIONS_OF_LEAP_SECONDS(fields)), fields, width)
-        return without_odd(rows, odd, width)
+        positions = {*starts(others(fields.translate(_TOKEN_DIGITS_AS_0)))}
+        positions.update(starts(_FRACTIONS_OF_LEAP_SECONDS(fields)))
+        odd = columns_of_rows(sorted(positions), fields, width)
+        return (rows, odd) if are_few(odd, rows) else None
 
     return Group(name=name, accept=accept)
 

@@ -5,12 +5,12 @@ makes its record suspect, and the checked path decides about it.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from decimal import Decimal
 
 import msgspec
 
-from etl.ingestion.transform.rules import Accept, Accepted, Token
+from etl.ingestion.transform.rules import Accept, Token
 
 NULL = msgspec.Raw(b"null")
 
@@ -49,22 +49,23 @@ def places(positions: Iterable[int], text: bytes) -> Iterator[int]:
         yield place
 
 
-def rows_of(positions: Iterable[int], text: bytes, width: int) -> set[int]:
-    """Return the places of the rows, each of `width` fields, at these positions; see `places`."""
-    return {place // width for place in places(positions, text)}
+def columns_of_rows(positions: Iterable[int], text: bytes, width: int) -> dict[int, list[int]]:
+    """Return the fields at these positions by rows, each of `width` fields: their columns. See `places`."""
+    return by_rows(places(positions, text), width)
 
 
-def without_odd(rows: Sequence[Token], odd: Collection[int], width: int) -> Accepted | None:
-    """Return rows with null for the fields of the odd ones, and the places of these; None where they are many."""
-    if not odd:
-        return rows, ()
-    if len(odd) > max(FEW_ODD, len(rows) // MOST_ODD):
-        return None
-    fields = list(rows)
-    nulls = SEPARATOR.join([NULL] * width)
+def by_rows(odd: Iterable[int], width: int) -> dict[int, list[int]]:
+    """Return fields, each given by its place among all, by rows, each of `width` fields: their columns."""
+    found: dict[int, list[int]] = {}
     for place in odd:
-        fields[place] = nulls
-    return fields, sorted(odd)
+        row, column = divmod(place, width)
+        found.setdefault(row, []).append(column)
+    return found
+
+
+def are_few(odd: Sized, rows: Sized) -> bool:
+    """Return whether so few rows are odd that only these need a closer look."""
+    return len(odd) <= max(FEW_ODD, len(rows) // MOST_ODD)
 
 
 def suspect(tokens: Iterable[Token], suspects: set[int], is_fit: Callable[[bytes], object]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 from etl.datasets import Column
 from etl.datasets.types import WordType
 from etl.ingestion.transform.rules import Accepted, Group, Rules, Token, convert_none
-from etl.ingestion.transform.tokens import NULL_FIELD, SEPARATOR, rows_of, starts, suspect, without_odd
+from etl.ingestion.transform.tokens import NULL_FIELD, SEPARATOR, are_few, columns_of_rows, starts, suspect
 from etl.ingestion.values import Misfit
 
 _BOOLEANS = frozenset([b"null", b"true", b"false", b'"true"', b'"false"'])
@@ -74,8 +74,9 @@ def _are_uuids(fields: bytes) -> bool:
 def _accept_group_of_uuids(rows: Sequence[Token], width: int) -> Accepted | None:
     fields = _with_0(rows)
     if _are_uuids(fields):
-        return rows, ()
-    return without_odd(rows, rows_of(starts(_NO_UUIDS(SEPARATOR + fields)), SEPARATOR + fields, width), width)
+        return rows, {}
+    odd = columns_of_rows(starts(_NO_UUIDS(SEPARATOR + fields)), SEPARATOR + fields, width)
+    return (rows, odd) if are_few(odd, rows) else None
 
 
 _UUIDS = Group(name="uuid", accept=_accept_group_of_uuids)
