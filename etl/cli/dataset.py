@@ -2,6 +2,7 @@
 
 import click
 import msgspec
+from msgspec import structs
 
 from etl import datasets
 from etl.cli import completion, evolve, infer, print_warning
@@ -165,7 +166,7 @@ def _preview(dataset: datasets.Dataset, name: str, records: str | None, limit: i
                         "record": each.record,
                         "offset": each.offset,
                         "rows": [{"table": table, "values": values} for table, values in each.rows],
-                        "fault": vars(each.fault) if each.fault else None,
+                        "fault": structs.asdict(each.fault) if each.fault else None,
                     }
                 ]
             )

@@ -9,6 +9,7 @@ from io import BytesIO, RawIOBase, StringIO
 from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
+import msgspec
 import xxhash
 
 from etl.ingestion.fingerprints import LF, Fingerprint, Mark, as_hashed
@@ -93,8 +94,7 @@ class Span(NamedTuple):
     fault: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockRows:
+class BlockRows(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of a block: for each table its lines of CSV and their number.
 
     The lines of a table that is divided by a time come by the first bytes of each, which name its month or day: rows of
@@ -110,10 +110,10 @@ class BlockRows:
     count: int
     tables: Sequence[tuple[Mapping[bytes, bytes], int]]
     suspects: Sequence[tuple[int, Span]]
-    coerced: Mapping[str, int] = field(default_factory=dict)
+    coerced: Mapping[str, int] = msgspec.field(default_factory=dict)
     undecoded: Collection[int] = ()
-    digests: Mapping[int, int] = field(default_factory=dict)
-    unknown: Mapping[str, int] = field(default_factory=dict)
+    digests: Mapping[int, int] = msgspec.field(default_factory=dict)
+    unknown: Mapping[str, int] = msgspec.field(default_factory=dict)
     unknown_others: int = 0
 
 
@@ -273,8 +273,7 @@ class Misfit(Exception):
         return self.sqlstate.startswith("23")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """Why a record cannot load: table and column, PostgreSQL's SQLSTATE, and a sentence without any value."""
 
     sqlstate: str
@@ -283,8 +282,7 @@ class Fault:
     column: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     """A record that can never load as it is: its place in the piece (from 1), its key as text, and the fault."""
 
     place: int
@@ -422,8 +420,7 @@ class CopyResult:
     firsts: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredRecord:
+class StoredRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A refused record as the failed store describes it: its number and byte in the source, its key, its fault (C6)."""
 
     record: int

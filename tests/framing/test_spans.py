@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.ingestion.framing.addresses import offset_in
+from etl.ingestion.framing.addresses import Text
 from etl.ingestion.framing.blocks import Decoders, RecordBlock
 from etl.ingestion.framing.boundaries import piece_spans
 from etl.ingestion.framing.spans import span_around
@@ -99,7 +99,7 @@ def test_the_record_around_a_value_is_certain_or_all_are_scanned(records: list[s
     decoded = RecordBlock(block, "array")
     token = decoded.decoded(decoders)[1].x
     [scanned] = _scanned(block, "array", [1])
-    assert offset_in(b"[%b]" % block, token) is None  # It is a view of another copy.
+    assert Text(b"[%b]" % block).offset_of(token) is None  # It is a view of another copy.
     found = span_around(block, "array", block.index(b'"x":', scanned.start) + len('"x":'))
     assert (found == scanned) is is_certain
     assert found in (None, scanned)

@@ -34,13 +34,20 @@ _release.argtypes = [ctypes.POINTER(_Buffer)]
 _SIMPLE = 0
 
 
-def offset_in(text: bytes, token: msgspec.Raw | bytes) -> int | None:
-    """Return the byte of a text, from 0, at which a token begins that is a view of the text; None: it is no view.
+class Text:
+    """Bytes that are decoded; they stay where they are as long as this object lives."""
 
-    The text is alive, so no other bytes have an address in it.
-    """
-    offset = _address(token) - _address(text)
-    return offset if 0 <= offset < len(text) else None
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._address = _address(data)
+
+    def offset_of(self, token: msgspec.Raw | bytes) -> int | None:
+        """Return the byte, from 0, at which a token begins that is a view of these bytes; None: it is none.
+
+        While these bytes live, no others have an address in them.
+        """
+        offset = _address(token) - self._address
+        return offset if 0 <= offset < len(self.data) else None
 
 
 def _address(data: msgspec.Raw | bytes) -> int:

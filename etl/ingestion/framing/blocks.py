@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from etl.ingestion.framing.addresses import offset_in
+from etl.ingestion.framing.addresses import Text
 from etl.ingestion.framing.boundaries import are_lines
 from etl.ingestion.framing.spans import Members, Spans, members, span_around
 from etl.ingestion.values import PieceShape, Span
@@ -99,10 +99,13 @@ class RecordBlock:
         """
         found = None
         if token is not None and self._decoded is not None and self._spans is None:
-            text, begin = self._decoded
-            offset = offset_in(text, token)
-            found = None if offset is None else span_around(self.data, self._shape, offset - begin)
+            offset = self._text.offset_of(token)
+            found = None if offset is None else span_around(self.data, self._shape, offset - self._decoded[1])
         return found or self.spans[place]
+
+    @cached_property
+    def _text(self) -> Text:
+        return Text(self._decoded[0] if self._decoded else b"")
 
     @property
     def spans(self) -> Spans:

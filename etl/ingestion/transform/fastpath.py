@@ -15,6 +15,8 @@ from itertools import chain, compress, repeat
 from operator import not_
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec import structs
+
 from etl.errors import InternalError
 from etl.ingestion.constants import LAYER_LEVELS, MAX_NESTING, WHOLE_RECORD_BYTES
 from etl.ingestion.framing import decoding
@@ -164,7 +166,7 @@ class FastPath:
         for (begin, end), count in zip(piece.blocks or ((0, piece.length),), counts, strict=True):
             block = RecordBlock(piece.between(begin, end), piece.shape)
             rows = self._changed_rows(block, count, piece.offset, first, unchanged)
-            blocks.append(rows if counted is None else replace(rows, unknown={}, unknown_others=0))
+            blocks.append(rows if counted is None else structs.replace(rows, unknown={}, unknown_others=0))
             first += rows.count
         made = replace(piece, block_rows=tuple(blocks))
         for batch in self.batching(made):
@@ -184,7 +186,7 @@ class FastPath:
         part = block.part((place - first for place in changed), count)
         rows = self._block_rows(part, self._decoded(part), offset, changed)
         suspects = [(place, block.spans[place - first]) for place, _ in rows.suspects]
-        return replace(rows, count=count, suspects=suspects)
+        return structs.replace(rows, count=count, suspects=suspects)
 
     def batching(self, piece: Piece) -> Iterator[Batch | None]:
         """Yield None after each block that had no rows yet, and the batch at the end of the piece."""
