@@ -186,6 +186,47 @@ def test_a_suspect_is_found_beside_arrays(define: Define, others: list[bytes]) -
     assert [(place, data[span.start : span.end]) for place, span in proof.rows.suspects] == [(3, bad), (6, bad)]
 
 
+ODD_TOKENS = [
+    (b'"id":"b","kg":"2.5"', ['"b"', "null", "null", '"2.5"', "null"]),
+    (b'"id":"b","count":"1e2"', None),
+    (b'"id":"b","kg":"heavy"', None),
+    (b'"id":7,"note":"caf\\u00e9"', ["7", '"café"', "null", "null", "null"]),
+    (b'"id":{},"note":"caf\\u00e9"', None),
+    (b'"id":"b","note":"a\\u0000"', None),
+    (b'"id":"b","note":"a\\\\u0000"', ['"b"', '"a\\\\u0000"', "null", "null", "null"]),
+    (b'"id":"\\u001f","note":"a\\\\u0000"', None),
+    (b'"id":"b","at":"yesterday"', None),
+]
+"""The members of a record with an odd token, and its fields; None: it is suspect."""
+
+
+@pytest.mark.parametrize(("members", "fields"), ODD_TOKENS)
+def test_only_odd_tokens_are_looked_at_by_themselves(define: Define, members: bytes, fields: list[str] | None) -> None:
+    """The other tokens of their rows stay as they are, and so do all other rows; no field is that of another column."""
+    dataset = define(
+        """
+        name = "parcels"
+        [[table]]
+        name = "lab.parcels"
+        columns = { id = "text", note = "text", count = "integer", kg = "numeric", at = "timestamptz" }
+        """
+    )
+    shape = fast(dataset)
+    assert not isinstance(shape, str)
+    usual = b'{"id":"a","note":"x\\t","count":1,"kg":1.5,"at":"2025-01-01T00:00:00Z"}'
+    records = [usual, b"{%b}" % members, usual]
+    proof = FastPath(shape, Projection(dataset), 1).prove(
+        Block(data=b",".join(records), shape="array", offset=1, place=1)
+    )
+    assert proof is not None
+    assert proof.rows is not None
+    assert [place for place, _ in proof.rows.suspects] == ([] if fields else [2])
+    [(lines, _)] = proof.rows.tables
+    rows = [line.split("\x1f")[:-3] for line in lines[b""].decode().splitlines()]
+    own = ['"a"', '"x\t"', "1", "1.5", '"2025-01-01T00:00:00Z"']
+    assert rows == [own, *([fields] if fields else []), own]
+
+
 OF_MONTHS = """
 name = "parcels"
 [[table]]

@@ -187,19 +187,24 @@ def _with_odd(
     changed: list[tuple[str, int]],
 ) -> Sequence[Token]:
     """Return the fields of rows with those of their odd tokens, which are checked by columns."""
+    fields: dict[int, list[Token]] = {}
     rows_of_columns: dict[int, list[int]] = {}
-    for row, own in odd.items():
-        for number in own:
+    for row, numbers in odd.items():
+        own: list[Token] = [*bytes(fields_of_rows[row]).split(SEPARATOR)]
+        if len(own) != len(columns):  # An escape means the separator: the checked path makes this row.
+            odd_rows.add(row)
+            continue
+        fields[row] = own
+        for number in numbers:
             rows_of_columns.setdefault(number, []).append(row)
-    tokens_of_rows = {row: bytes(rows[row]).split(SEPARATOR) for row in odd}
-    fields = {row: bytes(fields_of_rows[row]).split(SEPARATOR) for row in odd}
+    tokens_of_rows = {row: bytes(rows[row]).split(SEPARATOR) for row in fields}
     for number, places in rows_of_columns.items():
         tokens = [tokens_of_rows[row][number] for row in places]
         for row, field in zip(places, _checked(columns[number], tokens, places, odd_rows, changed), strict=True):
-            fields[row][number] = bytes(field)
+            fields[row][number] = field
     found = list(fields_of_rows)
-    for row, own_fields in fields.items():
-        found[row] = _join(own_fields)
+    for row, own in fields.items():
+        found[row] = _join(own)
     return found
 
 

@@ -5,7 +5,7 @@ escaped backslash as JSON does. Any other escape is replaced by its character fi
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, assert_never
 
@@ -18,11 +18,10 @@ from etl.ingestion.transform.rules import Accept, Accepted, Convert, ConvertAll,
 from etl.ingestion.transform.tokens import (
     LONGEST_NUMBER,
     NULL,
-    ROW_SEPARATOR,
     SEPARATOR,
     UNDECODABLE,
     are_few,
-    columns_of_rows,
+    by_rows,
     places,
     starts,
     suspect,
@@ -152,48 +151,43 @@ def _accept_group(rows: Sequence[Token], width: int) -> Accepted | None:
     odd: set[int] = set()
     if _IS_NO_TEXT(joined) or joined[:1] not in {b'"', b"n"}:
         fields = _fields(joined)
-        odd.update(columns_of_rows(starts(_ODD.finditer(fields)), fields, width))
+        odd.update(places(starts(_ODD.finditer(fields)), fields))
     accepted = _accepted_without(odd, rows, joined, width)
     if accepted is not None:
         return accepted
+    fields = _fields(joined)
     if _NUL in joined:
-        odd |= _rows_with_nul(joined)
+        odd.update(places(_nuls(fields), fields))
         accepted = _accepted_without(odd, rows, joined, width)
     if accepted is None:
-        fields = _fields(joined)
-        odd.update(columns_of_rows(starts(_UNSTORABLE.finditer(fields)), fields, width))
+        odd.update(places(starts(_UNSTORABLE.finditer(fields)), fields))
         accepted = _accepted_without(odd, rows, joined, width)
     return accepted
 
 
-def _accepted_without(odd: set[int], rows: Sequence[Token], joined: bytes, width: int) -> Accepted | None:
-    """Return the fields of rows of which some are odd; None: too many are, or one cannot be unescaped with others.
-
-    Each token of an odd row needs a closer look, because its escapes are not replaced with those of the others.
-    """
-    if odd and not are_few(odd, rows):
-        return None
+def _accepted_without(places: set[int], rows: Sequence[Token], joined: bytes, width: int) -> Accepted | None:
+    """Return the fields of rows with null for some odd ones; None: many rows have any, or have other odd tokens."""
+    odd = by_rows(sorted(places), width)
     if odd:
+        if not are_few(odd, rows):
+            return None
         rows = list(rows)
-        nulls = SEPARATOR.join([NULL] * width)
-        for place in odd:
-            rows[place] = nulls
+        for row, columns in odd.items():
+            tokens = bytes(rows[row]).split(SEPARATOR)
+            for column in columns:
+                tokens[column] = b"null"
+            rows[row] = SEPARATOR.join(tokens)
         joined = _BETWEEN_ROWS.join(rows)
     fields = _unescaped_rows(rows, joined)
-    return None if fields is None else (fields, dict.fromkeys(sorted(odd), range(width)))
+    return None if fields is None else (fields, odd)
 
 
-def _rows_with_nul(joined: bytes) -> set[int]:
-    """Return the places of the rows with an escape that seems to be a NUL."""
-    found: set[int] = set()
-    row = counted = 0
-    at = joined.find(_NUL)
+def _nuls(fields: bytes) -> Iterator[int]:
+    """Yield the positions of the escapes that seem to be a NUL."""
+    at = fields.find(_NUL)
     while at >= 0:
-        row += joined.count(ROW_SEPARATOR, counted, at)
-        found.add(row)
-        counted = at
-        at = joined.find(_NUL, at + 1)
-    return found
+        yield at
+        at = fields.find(_NUL, at + 1)
 
 
 def _fields(joined: bytes) -> bytes:
