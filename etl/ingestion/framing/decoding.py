@@ -34,7 +34,7 @@ def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
     if piece.shape in {"array", "values"} and not piece.is_heavy and _suits_ijson(piece.data):
         try:
             for record in _items(piece):
-                yield _object_of(record)
+                yield record if type(record) is dict else _object_of(record)
                 done += 1
             return
         except (ijson.JSONError, InvalidOperation):

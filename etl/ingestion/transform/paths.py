@@ -61,12 +61,16 @@ class CheckedPath:
             blocks = piece.blocks or ((0, piece.length),)
             texts = (text for block in blocks for text in Spans(piece.between(*block), piece.shape).wholes)
             builder.digests = dict(zip(places, digests.of(texts), strict=True))
-        records = zip(places, decoding.decode(piece), strict=True)
+        records = decoding.decode(piece)
         together = min(_RECORDS_TOGETHER, 1 + _BYTES_TOGETHER * piece.count // max(1, piece.length))
+        done = 0
         while chunk := list(islice(records, together)):
-            builder.note_unknown(record for _, record in chunk)
-            builder.add_all(chunk)
+            builder.note_unknown(chunk)
+            builder.add_all(places[done : done + len(chunk)], chunk)
+            done += len(chunk)
             yield None
+        if done != piece.count:
+            raise InternalError(f"of {piece.count} records at byte {piece.offset} {done} were decoded")
         yield builder.batch(piece, places)
 
 

@@ -5,9 +5,9 @@ PostgreSQL would give.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from etl.datasets import SOURCE, Dataset, Table, paths
@@ -109,18 +109,18 @@ class Projection:
             for number, table in enumerate(self._tables)
         ]
 
-    def rows_together(self, records: Sequence[Any], lineages: Sequence["RecordLineage"]) -> list[Iterable[str]] | None:
+    def rows_together(
+        self, records: Sequence[Any], lineages_of: Callable[[Table], Sequence[str]]
+    ) -> list[Iterable[str]] | None:
         """Return the COPY text of the rows of many records for each table, or None where each needs a closer look.
 
-        A row of an array is made when it is taken: RecordRefusal means then that each record needs a closer look.
+        `lineages_of` returns the last columns of their rows. A row of an array is made when it is taken: RecordRefusal
+        means then that each record needs a closer look.
         """
         if self._has_conditions or self.dataset.on_unknown == "reject" or set(map(type, records)) != {dict}:
             return None
         try:
-            return [
-                table.rows_together(records, [lineage.of(table.table) for lineage in lineages])
-                for table in self._tables
-            ]
+            return [table.rows_together(records, lineages_of(table.table)) for table in self._tables]
         except (Misfit, RecordRefusal):
             return None
 
@@ -204,10 +204,9 @@ class BatchBuilder:
             key = self._projection.key_of(record)
             self.rejected.append(Rejected(place=place, key=key, fault=refusal.fault))
 
-    def add_all(self, placed: Sequence[tuple[int, dict[str, Any] | Fault]]) -> None:
-        """Add the rows of records, which come with their places, or reject them."""
-        places, records = zip(*placed, strict=True)
-        texts = self._projection.rows_together(records, list(map(self._lineage_of, places)))
+    def add_all(self, places: Sequence[int], records: Sequence[dict[str, Any] | Fault]) -> None:
+        """Add the rows of the records at these places, or reject them."""
+        texts = self._projection.rows_together(records, partial(self._lineages_of, places))
         try:
             if texts is not None:
                 self._add_rows(texts)
@@ -215,8 +214,13 @@ class BatchBuilder:
         except RecordRefusal:
             pass
         self._projection.take_coerced()
-        for place, record in placed:
+        for place, record in zip(places, records, strict=True):
             self.add(place, record)
+
+    def _lineages_of(self, places: Sequence[int], table: Table) -> list[str]:
+        if table.has_digest:
+            return [self._lineage_of(place).of(table) for place in places]
+        return [f"{self._lineage}\t{place}\n" for place in places]
 
     def _lineage_of(self, place: int) -> RecordLineage:
         place_text = f"{self._lineage}\t{place}"

@@ -77,7 +77,7 @@ def are_known(values: Sequence[Any], members: Known) -> bool:
         values = [value for value in inner if isinstance(value, dict | list | Undecoded)]
         if not all(type(value) is dict for value in values):
             return False
-    return all(map(members.names.issuperset, values)) and all(
+    return members.names.issuperset(set().union(*values)) and all(
         are_known([value for outer in values if (value := outer.get(name)) is not None], below)
         for name, below in members.below
     )
