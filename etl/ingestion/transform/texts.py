@@ -5,7 +5,7 @@ escaped backslash as JSON does. Any other escape is replaced by its character fi
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, assert_never
 
@@ -167,8 +167,9 @@ def _accept_group(rows: Sequence[Token], width: int) -> Accepted | None:
 
 def _accepted_without(places: set[int], rows: Sequence[Token], joined: bytes, width: int) -> Accepted | None:
     """Return the fields of rows with null for some odd ones; None: many rows have any, or have other odd tokens."""
-    odd = by_rows(sorted(places), width)
-    if odd:
+    odd: Mapping[int, Sequence[int]] = {}
+    if places:
+        odd = by_rows(sorted(places), width)
         if not are_few(odd, rows):
             return None
         rows = list(rows)
