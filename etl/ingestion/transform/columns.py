@@ -102,8 +102,13 @@ def _converter(column: Column, rules: Rules) -> Callable[[Sequence[Any]], Sequen
         if column.required:
             raise Misfit("23502", "expected a value, got none")
         types.remove(NoneType)
+        if not types:
+            return [NULL_TEXT] * len(values)
         not_null = [value for value in values if value is not None]
-        texts = iter(convert_all(not_null, types) or list(map(convert, not_null)))
-        return [NULL_TEXT if value is None else next(texts) for value in values]
+        texts = convert_all(not_null, types) or list(map(convert, not_null))
+        if texts is not_null:
+            return [NULL_TEXT if value is None else value for value in values]
+        following = iter(texts)
+        return [NULL_TEXT if value is None else next(following) for value in values]
 
     return convert_column

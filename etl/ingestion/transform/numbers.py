@@ -257,7 +257,8 @@ def _convert_all(expected: set[type], convert: Convert, *, has_limits: bool) -> 
         if has_limits or "-" in joined:
             convert(min(values))
             convert(max(values))
-        return None if "E" in joined or max(map(len, texts)) > LONGEST_NUMBER else texts
+        is_long = len(joined) > LONGEST_NUMBER and max(map(len, texts)) > LONGEST_NUMBER
+        return None if "E" in joined or is_long else texts
 
     return convert_all
 
