@@ -338,6 +338,7 @@ class Session:
         self._application_name = application_name
         self._reopened: Callable[[psycopg.Connection], None] | None = None
         self._lost: tuple[int, ...] = ()
+        self._keeps_tables = False
         self._connection: ServerConnection | None = connect(database, application_name)
 
     def when_reopened(self, action: Callable[[psycopg.Connection], None]) -> None:
@@ -367,28 +368,36 @@ class Session:
         return connection
 
     def release(self) -> bool:
-        """Make the session ready for another run: without locks and temporary tables. Return whether it can be used."""
+        """Give up the locks of a run, and return whether other work can have the session.
+
+        The temporary tables go when the session serves another run: mostly none follows, and the server drops them
+        after the command has ended.
+        """
         self._reopened = None
+        self._keeps_tables = True
         connection = self._connection
         if connection is None or connection.info.transaction_status != TransactionStatus.IDLE:
             return False
         try:
-            connection.execute(queries.load("database")["release_session"], prepare=False)
+            connection.execute(queries.load("database")["release_locks"])
             self._name(connection)
         except psycopg.Error:
             return False
         return True
 
-    def serve(self, application_name: str) -> bool:
+    def serve(self, application_name: str, *, is_run: bool) -> bool:
         """Give the session to other work, which has this name. Return whether it can be used."""
         connection = self._connection
         if connection is None or connection.closed:
             return False
-        if application_name == self._application_name:
-            return True
+        is_named = application_name == self._application_name
         self._application_name = application_name
         try:
-            self._name(connection)
+            if is_run and self._keeps_tables:
+                self._keeps_tables = False
+                connection.execute(queries.load("database")["drop_temporary_tables"])
+            if not is_named:
+                self._name(connection)
         except psycopg.Error:
             return False
         return True

@@ -337,9 +337,12 @@ cross join lateral (
     where attrelid = to_regclass(named.name) and attnum > 0
 ) as part;
 
--- name: release_session
--- Give up the locks and the temporary tables of a session, which serves another run then.
+-- name: release_locks
+-- Give up all locks that the session keeps beyond its transactions.
 select pg_advisory_unlock_all();
+
+-- name: drop_temporary_tables
+-- Drop the temporary tables of a run, because the session serves another run.
 discard temp;
 
 -- name: see_one_snapshot

@@ -43,6 +43,34 @@ def test_sources_share_a_session_and_leave_no_lock_in_it(parcels: Site) -> None:
     assert parcels.value("select count(distinct locks) from public.seen") == 1
 
 
+def test_the_temporary_tables_of_a_run_are_gone_when_the_next_one_begins(parcels: Site) -> None:
+    """They have the columns of its dataset. Those of the last run go with the session."""
+    keyed = SMALL_PARCELS.replace('mode = "append"', 'mode = "merge"\nkey = ["parcel_id"]').replace("parcels", "keyed")
+    parcels.define(keyed.replace('"text"', '{ type = "text", required = true }'))
+    parcels.ask("create table public.seen (before bigint, after bigint)")
+    parcels.ask(
+        """
+        create function public.see() returns trigger language plpgsql as $$
+        declare
+            tables bigint;
+        begin
+            select count(*) into tables from pg_class where relnamespace = pg_my_temp_schema() and relkind = 'r';
+            if tg_table_name = 'runs' then
+                insert into public.seen (before) values (tables);
+            else
+                update public.seen set after = tables where after is null;
+            end if;
+            return null;
+        end $$
+        """
+    )
+    parcels.ask("create trigger see after insert on etl.runs execute function public.see()")
+    parcels.ask("create trigger see after insert on logistics.keyed execute function public.see()")
+    parcels.run("load", "keyed", "in", "--max-rejected", "100%", "--force", "--no-precalculate")
+    runs = parcels.ask("select before, after > 0 from public.seen")
+    assert runs == [(0, True)] * 5
+
+
 @pytest.mark.aggregates
 def test_a_source_is_checked_loaded_and_followed_by_aggregates_over_one_connection(parcels: Site) -> None:
     """A command of one source connects once: a connection costs more than the load of a few records."""

@@ -46,8 +46,8 @@ class Sessions:
 
     @contextmanager
     def one(self, database: Database, application_name: str) -> Iterator[Session]:
-        """Yield a session for work that leaves no lock and no temporary table in it."""
-        session = self._taken(database, application_name)
+        """Yield a session for work that leaves no lock in it, and no table that a run makes."""
+        session = self._taken(database, application_name, is_run=False)
         try:
             yield session
         except BaseException:
@@ -64,7 +64,7 @@ class Sessions:
                     load=load,
                     target=target,
                     recorder=recorder,
-                    session=stack.enter_context(self._taken(load.database, recorder.application_name)),
+                    session=stack.enter_context(self._taken(load.database, recorder.application_name, is_run=True)),
                 )
                 for target in load.targets
             ]
@@ -75,10 +75,10 @@ class Sessions:
                     self._free += sessions
                     stack.pop_all()
 
-    def _taken(self, database: Database, application_name: str) -> Session:
+    def _taken(self, database: Database, application_name: str, *, is_run: bool) -> Session:
         while self._free:
             session = self._free.pop()
-            if session.serve(application_name):
+            if session.serve(application_name, is_run=is_run):
                 return session
             session.close()
         return Session(database, application_name)
