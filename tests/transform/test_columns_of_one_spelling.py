@@ -1,9 +1,10 @@
 """A whole column of tokens becomes the same fields as its tokens one by one."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from etl.ingestion.framing.decoding import decode_one
 from etl.ingestion.transform.acceptance import acceptor, group_of
 from etl.ingestion.transform.members import getter
 from etl.ingestion.transform.rules import Token
+from etl.ingestion.transform.tokens import NULL
 from etl.ingestion.transform.types import rules_of
 from etl.ingestion.values import Fault, Misfit
 from tests.support.definitions import Define
@@ -342,3 +344,15 @@ def _with_odd(drawn: tuple[list[str], list[tuple[int, str]]]) -> list[str]:
     for place, token in odd:
         tokens.insert(place % (len(tokens) + 1), token)
     return tokens
+
+
+@pytest.mark.parametrize("as_given", [bytes, msgspec.Raw])
+def test_a_text_that_means_null_is_found_after_a_missing_value(
+    define: Define, as_given: Callable[[bytes], Token]
+) -> None:
+    """Each of several texts that mean null is replaced, also where a column begins with a missing value."""
+    options = '{ type = "text", null_if = ["N/A", "-"] }'
+    [column] = define(f'name = "parcels"\n[[table]]\nname = "a.b"\ncolumns = {{ c = {options} }}').tables[0].columns
+    texts = [b'"N/A"', b'"-"', b'"N/A "', b'"N/A"', b"null", b'"a"']
+    fields = acceptor(column)([NULL, *map(as_given, texts)], set())
+    assert [bytes(field) for field in fields] == [b"null"] * 3 + [b'"N/A "'] + [b"null"] * 2 + [b'"a"']

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
@@ -155,7 +156,8 @@ def _required(check: Accept) -> Accept:
 def _null_if(check: Accept, values: Sequence[Any]) -> Accept:
     texts = frozenset(value for value in values if isinstance(value, str))
     numbers = frozenset(Decimal(str(value)) for value in values if not isinstance(value, str))
-    spelled = [SEPARATOR + msgspec.json.encode(text) + SEPARATOR for text in texts]
+    spelled = [msgspec.json.encode(text) for text in texts]
+    spelled_as: dict[type[Token], Sequence[Token]] = {bytes: spelled, msgspec.Raw: list(map(msgspec.Raw, spelled))}
     numbers_found = re.compile(b"|".join(map(_number_pattern, numbers))) if numbers else None
 
     def with_null(token: bytes) -> bytes:
@@ -169,19 +171,34 @@ def _null_if(check: Accept, values: Sequence[Any]) -> Accept:
             return token  # An exponent beyond all numbers that a definition can name.
 
     def accept(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
-        joined = given = _joined(tokens)
-        for text in spelled:
-            if text in joined:
-                joined = _replaced(joined, text, _NULL_TOKEN)
+        fields = _with_null_for(tokens, spelled_as[_type_of(tokens)]) if texts else tokens
+        joined = given = _joined(fields)
         if numbers_found:
             joined = numbers_found.sub(b"\x1fnull", joined)
-        fields = tokens if joined is given else _split(joined)
+        fields = fields if joined is given else _split(joined)
         # The same text may be spelled with other escapes, and the same number with an exponent.
         if (texts and b"\\" in joined) or (numbers and _HAS_EXPONENT(joined)):
             fields = [with_null(token) for token in _split(joined)]
         return check(fields, suspects)
 
     return accept
+
+
+def _type_of(tokens: Sequence[Token]) -> type[Token]:
+    """Return the type of the tokens of a column: all are of one, but a missing value is NULL."""
+    return next((type(token) for token in tokens if token is not NULL), bytes)
+
+
+def _with_null_for(tokens: Sequence[Token], texts: Sequence[Token]) -> Sequence[Token]:
+    """Return the tokens with null for each that is one of these texts, which have the type of the tokens."""
+    fields = list(tokens)
+    for text in texts:
+        place = -1
+        with suppress(ValueError):
+            while True:  # To compare the tokens costs less than to make each of them again.
+                place = fields.index(text, place + 1)
+                fields[place] = NULL
+    return fields
 
 
 def _number_pattern(number: Decimal) -> bytes:
