@@ -44,12 +44,19 @@ def extra_of(root: Node, path: Names, field: str) -> Extra:
     Raises KeyError if no object that the dataset names has it.
     """
     loops, object_, is_repeated = _loops(root, path[:-1])
-    tokens = f"[{object_}.{field} for r in records{loops}]"
-    count = "len(sizes) - sizes.count(0)"  # ABSENT alone has no length.
-    if is_repeated:
-        count = f"sum(any(t is not ABSENT for t in [{object_}.{field}{loops}]) for r in records)"
-    measure = f"(lambda sizes: ({count}, max(sizes, default=0)))(list(map(len, {tokens})))"
-    return Extra(tokens=_function(tokens), measure=_function(measure))
+    tokens_of: Tokens = _function(f"[{object_}.{field} for r in records{loops}]")
+    count_of = _function(f"sum(any(t is not ABSENT for t in [{object_}.{field}{loops}]) for r in records)")
+
+    def measure(records: Sequence[Any]) -> tuple[int, int]:
+        tokens = tokens_of(records)
+        sizes = set(map(len, tokens))  # Few different ones: their largest is found sooner than that of all.
+        if is_repeated:
+            count: int = count_of(records)
+        else:
+            count = len(tokens) - (tokens.count(ABSENT) if 0 in sizes else 0)  # ABSENT alone has no length.
+        return count, max(sizes, default=0)
+
+    return Extra(tokens=tokens_of, measure=measure)
 
 
 def left_out(root: Node, tables: Sequence[tuple[Table, Sequence[Place], Sequence[Place]]]) -> list[Tokens]:
