@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from decimal import InvalidOperation
+from itertools import islice
 from typing import Any
 
 import ijson
@@ -25,6 +26,9 @@ _ESCAPE = re.compile(rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-
 
 _DIGITS = b"0123456789"
 
+_TOGETHER = 16
+"""Records that ijson yields at a time. Few, because a decoded record takes many times its bytes."""
+
 _decode = partial.decoder().decode
 
 
@@ -33,9 +37,10 @@ def decode(piece: Piece) -> Iterator[dict[str, Any] | Fault]:
     done = 0
     if piece.shape in {"array", "values"} and not piece.is_heavy and _suits_ijson(piece.data):
         try:
-            for record in _items(piece):
-                yield record if type(record) is dict else _object_of(record)
-                done += 1
+            items = _items(piece)
+            while records := list(islice(items, _TOGETHER)):
+                yield from records if set(map(type, records)) == {dict} else map(_object_of, records)
+                done += len(records)
             return
         except (ijson.JSONError, InvalidOperation):
             pass  # The records before this one were given out; continue here, one by one.

@@ -122,7 +122,13 @@ def rules(column: Column, type_: NumberType) -> Rules:
             convert = _exact(column, _whole_converter(column, *type_.limits), _WHOLE.keeps)
             return Rules(
                 convert=convert,
-                convert_all=_convert_all({int}, convert, has_limits=True),
+                convert_all=_convert_all(
+                    {int},
+                    convert,
+                    is_bounded_above=_has_upper_limit(column),
+                    is_bounded_below=_has_lower_limit(column),
+                    digits=len(str(type_.limits[1])) - 1,
+                ),
                 accept=_whole_acceptor(column, *type_.limits),
                 group=_WHOLE_NUMBERS,
                 keeps=_WHOLE.keeps,
@@ -130,11 +136,15 @@ def rules(column: Column, type_: NumberType) -> Rules:
             )
         case "numeric":
             convert = _exact(column, _numeric_converter(column), _NUMERIC.keeps)
-            has_limits = column.above is not None or column.max is not None
-            has_limits = has_limits or (column.min is not None and column.min != 0)
             return Rules(
                 convert=convert,
-                convert_all=_convert_all({int, Decimal}, convert, has_limits=has_limits),
+                convert_all=_convert_all(
+                    {int, Decimal},
+                    convert,
+                    is_bounded_above=_has_upper_limit(column),
+                    is_bounded_below=_has_lower_limit(column),
+                    digits=LONGEST_NUMBER,
+                ),
                 accept=_numeric_acceptor(column),
                 group=_NUMBERS,
                 keeps=_NUMERIC.keeps,
@@ -246,19 +256,34 @@ def _double_converter(column: Column) -> Convert:
     return convert
 
 
-def _convert_all(expected: set[type], convert: Convert, *, has_limits: bool) -> ConvertAll:
-    """Return the conversion of a whole column: the limits of all values are those of the least and the largest."""
+def _has_lower_limit(column: Column) -> bool:
+    """Return whether a column refuses a number without a sign that is too small."""
+    return column.above is not None or (column.min is not None and column.min != 0)
+
+
+def _has_upper_limit(column: Column) -> bool:
+    return column.max is not None
+
+
+def _convert_all(
+    expected: set[type], convert: Convert, *, is_bounded_below: bool, is_bounded_above: bool, digits: int
+) -> ConvertAll:
+    """Return the conversion of a whole column: the limits of all values are those of the least and the largest.
+
+    A number of more than so many `digits` may be too large in any case.
+    """
 
     def convert_all(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
         if not types or not types <= expected:
             return None
         texts = list(map(str, values))
         joined = "".join(texts)
-        if has_limits or "-" in joined:
+        longest = max(map(len, texts)) if len(joined) > digits else 0
+        if is_bounded_below or "-" in joined:
             convert(min(values))
+        if is_bounded_above or longest > digits:
             convert(max(values))
-        is_long = len(joined) > LONGEST_NUMBER and max(map(len, texts)) > LONGEST_NUMBER
-        return None if "E" in joined or is_long else texts
+        return None if "E" in joined or longest > LONGEST_NUMBER else texts
 
     return convert_all
 

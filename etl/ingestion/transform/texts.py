@@ -66,9 +66,10 @@ def rules(column: Column, type_: TextType) -> Rules:
         case "text":
             # Escapes are common in long texts, and slow down the check of all columns of a group.
             is_free = column.max_length is None or column.max_length > _NAME_LENGTH
+            convert = _converter(column)
             return Rules(
-                convert=_converter(column),
-                convert_all=_convert_all(column),
+                convert=convert,
+                convert_all=_convert_all(column, convert),
                 accept=_acceptor(column),
                 group=_FREE_TEXTS if is_free else _TEXTS,
             )
@@ -96,7 +97,7 @@ def _converter(column: Column) -> Convert:
     return convert
 
 
-def _convert_all(column: Column) -> ConvertAll:
+def _convert_all(column: Column, convert: Convert) -> ConvertAll:
     one_of = frozenset(column.one_of)
 
     def convert_all(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
@@ -105,7 +106,9 @@ def _convert_all(column: Column) -> ConvertAll:
         if one_of and not one_of.issuperset(values):
             return None
         joined = "".join(values)
-        return values if joined.isprintable() and "\\" not in joined else None
+        if joined.isprintable() and "\\" not in joined:
+            return values
+        return [value if value.isprintable() and "\\" not in value else convert(value) for value in values]
 
     return convert_all
 

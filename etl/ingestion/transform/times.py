@@ -7,9 +7,10 @@ format is sent as ISO 8601.
 
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import date, datetime, time
 from decimal import InvalidOperation
+from itertools import repeat
 from typing import Any, assert_never
 
 from etl.datasets import Column
@@ -256,7 +257,7 @@ def _convert_all(is_of_form: Callable[[str], object], read: Callable[[str], obje
     """Return the conversion of a whole column of common spellings, each of which Python reads."""
 
     def convert_all(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
-        if types != {str} or not all(map(is_of_form, set("\n".join(values).translate(_DIGITS_AS_0).split("\n")))):
+        if types != {str} or not all(map(is_of_form, _forms(values))):
             return None
         try:
             deque(map(read, values), maxlen=0)
@@ -265,6 +266,15 @@ def _convert_all(is_of_form: Callable[[str], object], read: Callable[[str], obje
         return values
 
     return convert_all
+
+
+def _forms(values: Sequence[str]) -> Collection[str]:
+    """Return the different forms of values, with 0 for each digit."""
+    joined = "\n".join(values).translate(_DIGITS_AS_0)
+    first = joined[: len(values[0])]
+    if joined == "\n".join(repeat(first, len(values))):  # Mostly all are alike.
+        return (first,)
+    return set(joined.split("\n"))
 
 
 def _are_of_form(form: re.Pattern[bytes], joined: bytes) -> bool:
