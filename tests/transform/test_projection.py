@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -6,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.datasets import LINEAGE, Dataset
+from etl.datasets import LINEAGE, Dataset, Table
 from etl.errors import DefinitionError
 from etl.ingestion.framing import decoding
+from etl.ingestion.transform import table_rows
 from etl.ingestion.transform.paths import fast
 from etl.ingestion.transform.projection import Projection
 from etl.ingestion.values import KEY, Batch, Fault, Piece
@@ -472,3 +474,72 @@ def test_deep_values_pass_through_each_policy(define: Define) -> None:
     [[rows]] = builder.tables()
     [text] = rows.encoded()
     assert text.split(b"\t")[1] == b"[" * 5_000 + rb'"\\\\u0000"' + b"]" * 5_000
+
+
+_KIDS = """
+name = "parcels"
+[[table]]
+name = "a.b"
+columns = { id = "text" }
+[[table]]
+name = "a.kids"
+each = "kids"
+where = { sort = ["x", "y"] }
+[table.columns]
+id = { path = "^.id", type = "text" }
+line = { path = "#", type = "integer" }
+sort = "text"
+city = { path = "to.city", type = "text" }
+weight = { type = "numeric", min = 0, misfits_to = "note" }
+note = "text"
+"""
+
+_KID_RECORDS: dict[str, list[dict[str, Any]]] = {
+    "good": [
+        {"id": f"P{number}", "kids": [{"sort": sort, "to": {"city": "Łódź\n"}, "weight": Decimal("1.50")}] * number}
+        for number, sort in enumerate("xyzxy" * 3)
+    ],
+    "missing": [{"id": "1", "kids": [{"sort": "x"}, {"sort": "y", "to": None, "weight": None}]}, {"id": "2"}],
+    "no objects": [{"id": "1", "kids": [{"sort": "x"}, 5]}, {"id": "2", "kids": {"sort": "x"}}],
+    "refused": [{"id": "1", "kids": [{"sort": "x"}]}, {"id": "2", "kids": [{"sort": "x", "to": 5}]}],
+    "moved": [{"id": "1", "kids": [{"sort": "x", "weight": "heavy"}, {"sort": "y", "weight": "007"}]}] * 2,
+    "long": [{"id": "P" * 5_000, "kids": [{"sort": "x", "weight": "007"}] * 3}, {"id": "2", "kids": []}],
+}
+
+
+@pytest.mark.parametrize("name", _KID_RECORDS)
+def test_elements_become_the_same_rows_together(define: Define, name: str) -> None:
+    """The elements of many records become the rows, faults and effects that they become record by record."""
+    records = _KID_RECORDS[name]
+    projection = Projection(define(_KIDS))
+    piece = Piece(offset=0, count=len(records), first_record=1, parts=(), shape="array")
+    places = range(1, len(records) + 1)
+    together, single = projection.builder(piece, 1), projection.builder(piece, 1)
+    together.add_all(places, records)
+    for place, record in zip(places, records, strict=True):
+        single.add(place, record)
+    made, expected = together.batch(piece, places), single.batch(piece, places)
+    assert [b"".join(rows.encoded()) for [rows] in made.tables] == [
+        b"".join(rows.encoded()) for [rows] in expected.tables
+    ]
+    assert (made.rejected, made.rows, made.policy_effects) == (
+        expected.rejected,
+        expected.rows,
+        expected.policy_effects,
+    )
+
+
+def _ends(records: list[dict[str, Any]]) -> Callable[[Table], list[str]]:
+    return lambda table: ["1\n"] * len(records)
+
+
+def test_the_rows_of_elements_are_converted_together(define: Define) -> None:
+    """Elements without a misfit are converted by columns, but not where their rows repeat a long text of the record."""
+    projection = Projection(define(_KIDS))
+    by_name = {name: projection.rows_together(records, _ends(records)) for name, records in _KID_RECORDS.items()}
+    kids = {name: texts[1] for name, texts in by_name.items() if texts is not None}
+    assert len(list(kids["missing"])) == 2
+    assert len(list(kids["good"])) == sum(n for n, sort in enumerate("xyzxy" * 3) if sort != "z")
+    for name in ("long", "moved"):
+        with pytest.raises(table_rows.RecordRefusal):
+            list(kids[name])

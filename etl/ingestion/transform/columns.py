@@ -5,25 +5,35 @@ converted by itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from operator import itemgetter
 from types import NoneType
 from typing import Any
 
 from etl.datasets import Column
+from etl.datasets.paths import parse
 from etl.ingestion.constants import NULL_TEXT
-from etl.ingestion.transform.members import Getter
-from etl.ingestion.transform.rules import Rules
+from etl.ingestion.transform.members import Getter, Outer
+from etl.ingestion.transform.rules import Rules, convert_none
 from etl.ingestion.values import Misfit
 
 Records = Sequence[dict[str, Any]]
 
+_NO_OUTERS: Iterable[Outer | None] = repeat(None)
+_NO_POSITIONS: Iterable[int] = repeat(1)
+
+_LONGEST_REPEATED = 1 << 10
+"""A longer text that the rows of several elements repeat is converted for one row at a time, to bound memory."""
+
 
 class Columns:
-    """The columns of a table whose rows are records."""
+    """The columns of a table."""
 
     def __init__(self, columns: Sequence[tuple[Column, Getter, Rules]]) -> None:
         self._converters = [_converter(column, rules) for column, _, rules in columns]
         self._computed: list[tuple[int, Getter]] = []
+        self._repeated = [place for place, (column, _, _) in enumerate(columns) if _is_repeated(column)]
+        self.can_repeat = all(columns[place][2].convert_all is not convert_none for place in self._repeated)
         self._members: dict[str, dict[str, list[int]]] = {}
         self._rare: set[tuple[str, str]] = set()
         for place, (column, get, _) in enumerate(columns):
@@ -34,18 +44,25 @@ class Columns:
                 outer = "" if len(names) == 1 else names[0]
                 self._members.setdefault(outer, {}).setdefault(names[-1], []).append(place)
 
-    def texts(self, records: Records) -> list[Sequence[str]]:
-        """Return the texts of each column.
+    def texts(
+        self, records: Records, outers: Iterable[Outer | None] = _NO_OUTERS, positions: Iterable[int] = _NO_POSITIONS
+    ) -> list[Sequence[str]]:
+        """Return the texts of each column of rows, which are records, or elements of arrays with these objects around.
 
-        Raises Misfit if a value does not fit.
+        Raises Misfit if a value does not fit, or many rows repeat a long one.
         """
-        values = dict(self._values(records))
+        values = dict(self._values(records, outers, positions))
+        for place in self._repeated:
+            if any(type(value) is str and len(value) > _LONGEST_REPEATED for value in values[place]):
+                raise Misfit("54000", "a long text is converted for each row by itself")
         return [convert(values[place]) for place, convert in enumerate(self._converters)]
 
-    def _values(self, records: Records) -> Iterator[tuple[int, Sequence[Any]]]:
+    def _values(
+        self, records: Records, outers: Iterable[Outer | None], positions: Iterable[int]
+    ) -> Iterator[tuple[int, Sequence[Any]]]:
         """Yield the values of each column, with the place of the column."""
         for place, get in self._computed:
-            yield place, [get(record, None, 1) for record in records]
+            yield place, list(map(get, records, outers, positions))
         for outer, members in self._members.items():
             objects = _objects(records, outer, list(members)) if outer else records
             for name, values in self._member_values(objects, outer, members):
@@ -69,6 +86,12 @@ class Columns:
         for name in names:
             if name not in usual:
                 yield name, [item.get(name) for item in objects]
+
+
+def _is_repeated(column: Column) -> bool:
+    """Return whether the rows of one record may have the same value of a column, which may be long."""
+    paths_of = (column.value_path, parse(column.other_path)) if column.other_path else (column.value_path,)
+    return any(path.up or path.sign not in {"", ".", "#"} for path in paths_of)
 
 
 def _names(column: Column) -> list[str] | None:

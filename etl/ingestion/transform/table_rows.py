@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice, repeat
 from typing import Any, NamedTuple, Self
 
 from etl.datasets import Column, Table, paths
@@ -15,6 +15,9 @@ from etl.ingestion.transform.structures import json_text
 from etl.ingestion.transform.types import rules_of
 from etl.ingestion.values import Fault, Misfit
 from etl.quick_dataclasses import dataclass
+
+_ELEMENTS_TOGETHER = 64
+"""Elements of arrays that are converted together. Few, because each may become a large row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +76,33 @@ class CompiledTable(NamedTuple):
         Raises Misfit or RecordRefusal if one of them does not fit.
         """
         if self.arrays:
-            return chain.from_iterable(
-                self.rows(record, lineage) for record, lineage in zip(records, lineages, strict=True)
-            )
+            if self.cells.columns.can_repeat and not any(map(_is_large, records)):
+                return self._rows_of_elements(records, lineages)
+            return chain.from_iterable(map(self.rows, records, lineages))
         return list(map("\t".join, zip(*self.cells.columns.texts(records), lineages, strict=True)))
+
+    def _rows_of_elements(self, records: Sequence[Any], lineages: Sequence[str]) -> Iterator[str]:
+        """Yield the rows of the elements of records, some made at a time: a record may have very many.
+
+        Raises RecordRefusal if one of them does not fit.
+        """
+        table, cells, arrays, takes = self
+        found = (
+            (element, outer, position, lineage)
+            for record, lineage in zip(records, lineages, strict=True)
+            for element, outer, position in _elements(table, arrays, record, None, 0)
+            if takes is None or takes(element, outer, position)
+        )
+        while some := list(islice(found, _ELEMENTS_TOGETHER)):
+            elements, outers, positions, ends = zip(*some, strict=True)
+            if set(map(type, elements)) == {dict}:
+                try:
+                    texts = cells.columns.texts(elements, outers, positions)
+                except Misfit as misfit:
+                    raise RecordRefusal(misfit, table, None) from None
+                yield from map("\t".join, zip(*texts, ends, strict=True))
+            else:
+                yield from map(_row, repeat(table), repeat(cells), elements, outers, positions, ends)
 
     def key_text(self, key: Sequence[str], record: dict[str, Any]) -> str | None:
         """Return the COPY text of the columns of a key; None where one is missing or does not fit."""
@@ -88,6 +114,11 @@ class CompiledTable(NamedTuple):
             return "\t".join(cell.rules.convert(value) for cell, value in values)
         except Misfit:
             return None
+
+
+def _is_large(record: dict[str, Any]) -> bool:
+    """Return whether a record has values that stay text until they are needed."""
+    return Undecoded in map(type, record.values())
 
 
 class RecordRefusal(Exception):
