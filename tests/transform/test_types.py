@@ -62,3 +62,15 @@ def test_a_whole_column_is_converted_like_each_of_its_values(name: Type) -> None
         except Misfit:
             texts = None
         assert texts is None or list(texts) == [text] * 3
+
+
+@pytest.mark.parametrize("odd", ["a\tb", "\\N", "\r\n", "\u00a0", "\x1f", "a\0b", "\ud800", "\\\x1f\t"])
+def test_texts_are_escaped_together_like_each_of_them(odd: str) -> None:
+    """Texts with characters that COPY escapes become the same texts at once, unless one needs a closer look."""
+    rules = rules_of(Column(type="text"))
+    values = ["a", odd, "", "é\\t\t", odd]
+    texts = rules.convert_all(values, {str})
+    if texts is None:
+        assert {"\0", "\x1f", "\ud800"}.intersection(odd)
+    else:
+        assert list(texts) == list(map(rules.convert, values))

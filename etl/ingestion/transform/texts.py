@@ -38,6 +38,9 @@ _ODD = re.compile(rb'\x1f(?!["n]|(?!-0[\x1e\x1f])-?[0-9]{1,500}+(?:\.[0-9]{1,490
 _BETWEEN_ROWS = b"\x1e\x1f"
 """Between rows that are joined: so a separator is before each field."""
 
+_BETWEEN_TEXTS = "\x1f"
+"""No escape of COPY holds it."""
+
 _BY_NUMBER = b"\\u"
 _NUL = _BY_NUMBER + b"0000"
 # A search for one byte is faster than one for two: what follows is looked at only there.
@@ -66,10 +69,9 @@ def rules(column: Column, type_: TextType) -> Rules:
         case "text":
             # Escapes are common in long texts, and slow down the check of all columns of a group.
             is_free = column.max_length is None or column.max_length > _NAME_LENGTH
-            convert = _converter(column)
             return Rules(
-                convert=convert,
-                convert_all=_convert_all(column, convert),
+                convert=_converter(column),
+                convert_all=_convert_all(column),
                 accept=_acceptor(column),
                 group=_FREE_TEXTS if is_free else _TEXTS,
             )
@@ -97,7 +99,7 @@ def _converter(column: Column) -> Convert:
     return convert
 
 
-def _convert_all(column: Column, convert: Convert) -> ConvertAll:
+def _convert_all(column: Column) -> ConvertAll:
     one_of = frozenset(column.one_of)
 
     def convert_all(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
@@ -105,10 +107,14 @@ def _convert_all(column: Column, convert: Convert) -> ConvertAll:
             return None
         if one_of and not one_of.issuperset(values):
             return None
-        joined = "".join(values)
-        if joined.isprintable() and "\\" not in joined:
+        joined = _BETWEEN_TEXTS.join(values)
+        if not is_storable(joined):
+            return None
+        escaped = escape(joined)
+        if escaped is joined:
             return values
-        return [value if value.isprintable() and "\\" not in value else convert(value) for value in values]
+        texts = escaped.split(_BETWEEN_TEXTS)
+        return texts if len(texts) == len(values) else None
 
     return convert_all
 
