@@ -58,10 +58,12 @@ def test_a_whole_column_is_converted_like_each_of_its_values(name: Type) -> None
         values = [json.loads(token, parse_float=Decimal)] * 3
         text = checked_text(Column(type=name), token)
         try:
-            texts = rules.convert_all(values, set(map(type, values)))
+            texts = rules.convert_all(values)
         except Misfit:
             texts = None
         assert texts is None or list(texts) == [text] * 3
+        assert rules.convert_all([*values, None]) is None
+        assert rules.convert_all([None, *values]) is None
 
 
 @pytest.mark.parametrize("odd", ["a\tb", "\\N", "\r\n", "\u00a0", "\x1f", "a\0b", "\ud800", "\\\x1f\t"])
@@ -69,7 +71,7 @@ def test_texts_are_escaped_together_like_each_of_them(odd: str) -> None:
     """Texts with characters that COPY escapes become the same texts at once, unless one needs a closer look."""
     rules = rules_of(Column(type="text"))
     values = ["a", odd, "", "é\\t\t", odd]
-    texts = rules.convert_all(values, {str})
+    texts = rules.convert_all(values)
     if texts is None:
         assert {"\0", "\x1f", "\ud800"}.intersection(odd)
     else:

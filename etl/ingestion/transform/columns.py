@@ -119,16 +119,16 @@ def _converter(column: Column, rules: Rules) -> Callable[[Sequence[Any]], Sequen
     convert, convert_all = rules.convert, rules.convert_all
 
     def convert_column(values: Sequence[Any]) -> Sequence[str]:
-        types = set(map(type, values))
-        if NoneType not in types:
-            return convert_all(values, types) or list(map(convert, values))
+        if (texts := convert_all(values)) is not None:
+            return texts
+        not_null = [value for value in values if value is not None]
+        if len(not_null) == len(values):
+            return list(map(convert, values))
         if column.required:
             raise Misfit("23502", "expected a value, got none")
-        types.remove(NoneType)
-        if not types:
+        if not not_null:
             return [NULL_TEXT] * len(values)
-        not_null = [value for value in values if value is not None]
-        texts = convert_all(not_null, types) or list(map(convert, not_null))
+        texts = convert_all(not_null) or list(map(convert, not_null))
         if texts is not_null:
             return [NULL_TEXT if value is None else value for value in values]
         following = iter(texts)

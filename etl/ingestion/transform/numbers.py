@@ -273,8 +273,8 @@ def _convert_all(
     A number of more than so many `digits` may be too large in any case.
     """
 
-    def convert_all(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
-        if not types or not types <= expected:
+    def convert_all(values: Sequence[Any]) -> Sequence[str] | None:
+        if not expected.issuperset(map(type, values)):
             return None
         texts = list(map(str, values))
         joined = "".join(texts)

@@ -14,8 +14,8 @@ from etl.quick_dataclasses import dataclass
 Convert = Callable[[Any], str]
 """One JSON value, not null -> the text that COPY reads. Raises Misfit."""
 
-ConvertAll = Callable[[Sequence[Any], set[type]], Sequence[str] | None]
-"""Values that are not null, and their Python types -> their texts, or None where each one needs a closer look.
+ConvertAll = Callable[[Sequence[Any]], Sequence[str] | None]
+"""Values -> their texts, or None where each one needs a closer look, because one is null or of another kind.
 
 Raises Misfit where one of them does not fit.
 """
@@ -67,5 +67,5 @@ class Rules:
     changed: Changed | None = None
 
 
-def convert_none(_values: Sequence[Any], _types: set[type]) -> None:
+def convert_none(_values: Sequence[Any]) -> None:
     """Convert no whole column: each value needs a closer look."""

@@ -102,12 +102,15 @@ def _converter(column: Column) -> Convert:
 def _convert_all(column: Column) -> ConvertAll:
     one_of = frozenset(column.one_of)
 
-    def convert_all(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
-        if types != {str} or (column.max_length is not None and max(map(len, values)) > column.max_length):
+    def convert_all(values: Sequence[Any]) -> Sequence[str] | None:
+        try:
+            joined = _BETWEEN_TEXTS.join(values)
+        except TypeError:  # One is no text: to join them costs less than to look at their types.
+            return None
+        if column.max_length is not None and max(map(len, values)) > column.max_length:
             return None
         if one_of and not one_of.issuperset(values):
             return None
-        joined = _BETWEEN_TEXTS.join(values)
         if not is_storable(joined):
             return None
         escaped = escape(joined)

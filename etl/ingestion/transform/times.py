@@ -256,8 +256,12 @@ def _require_day(text: str) -> None:
 def _convert_all(is_of_form: Callable[[str], object], read: Callable[[str], object]) -> ConvertAll:
     """Return the conversion of a whole column of common spellings, each of which Python reads."""
 
-    def convert_all(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
-        if types != {str} or not all(map(is_of_form, _forms(values))):
+    def convert_all(values: Sequence[Any]) -> Sequence[str] | None:
+        try:
+            joined = "\n".join(values)
+        except TypeError:  # One is no text.
+            return None
+        if not all(map(is_of_form, _forms(joined, len(values)))):
             return None
         try:
             deque(map(read, values), maxlen=0)
@@ -268,13 +272,13 @@ def _convert_all(is_of_form: Callable[[str], object], read: Callable[[str], obje
     return convert_all
 
 
-def _forms(values: Sequence[str]) -> Collection[str]:
-    """Return the different forms of values, with 0 for each digit."""
-    joined = "\n".join(values).translate(_DIGITS_AS_0)
-    first = joined[: len(values[0])]
-    if joined == "\n".join(repeat(first, len(values))):  # Mostly all are alike.
+def _forms(joined: str, count: int) -> Collection[str]:
+    """Return the different forms, with 0 for each digit, of so many values, each on a line."""
+    forms = joined.translate(_DIGITS_AS_0)
+    first = forms.partition("\n")[0]
+    if forms == "\n".join(repeat(first, count)):  # Mostly all are alike.
         return (first,)
-    return set(joined.split("\n"))
+    return set(forms.split("\n"))
 
 
 def _are_of_form(form: re.Pattern[bytes], joined: bytes) -> bool:

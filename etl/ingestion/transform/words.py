@@ -50,8 +50,11 @@ def _uuid(value: Any) -> str:
     raise Misfit("22P02", "expected a UUID as 8-4-4-4-12 hexadecimal digits, got something else")
 
 
-def _all_uuids(values: Sequence[Any], types: set[type]) -> Sequence[str] | None:
-    return values if types == {str} and all(map(_is_uuid, values)) else None
+def _all_uuids(values: Sequence[Any]) -> Sequence[str] | None:
+    try:
+        return values if all(map(_is_uuid, values)) else None
+    except TypeError:  # One is no text.
+        return None
 
 
 def _accept_uuids(tokens: Sequence[Token], suspects: set[int]) -> Sequence[Token]:
