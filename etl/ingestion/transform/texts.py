@@ -210,7 +210,8 @@ def _fields(joined: bytes) -> bytes:
 
 def _unescaped_rows(rows: Sequence[Token], joined: bytes) -> Sequence[Token] | None:
     """Return the fields of rows that are joined, or None where one of them cannot be unescaped with the others."""
-    if not _OTHER_ESCAPE(joined):
+    # To search for one byte takes a tenth of the time of a pattern.
+    if b"\\" not in joined or not _OTHER_ESCAPE(joined):
         return rows
     unescaped = _with_few_escapes(joined)
     if unescaped is None:
@@ -279,7 +280,7 @@ def _with_few_escapes(tokens: bytes) -> bytes | None:
     character that is none of an escape, and this shows it.
     """
     for _ in range(_DIFFERENT_ESCAPES):
-        match = _NO_QUOTE_ESCAPE(tokens)
+        match = _NO_QUOTE_ESCAPE(tokens) if b"\\" in tokens else None
         if match is None:
             return tokens
         escaped = match[0]
