@@ -53,12 +53,21 @@ coverage: $(INSTALLED) ## what part of the branches the tests run through; fails
 	$(BIN)/coverage combine --quiet
 	@$(BIN)/python -m scripts.coverage_by_room
 
+# Each uses one core: two at a time take half as long.
+.PHONY: lint-code lint-types lint-words
 .PHONY: lint
 lint: $(INSTALLED) ## ruff, import-linter, mypy and the words of plain English
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-types lint-words lint-code
+
+lint-code:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
+
+lint-types:
 	$(BIN)/mypy
+
+lint-words:
 	$(BIN)/python -m scripts.words
 
 .PHONY: format

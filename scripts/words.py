@@ -177,13 +177,11 @@ def _without_marks(text: str) -> str:
 
 def _of_python(text: str, *, is_test: bool) -> Iterator[Passage]:
     yield from _comments(text)
-    tree = ast.parse(text)
-    yield from _names(tree)
-    documentation = {
-        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    for node, string in _strings(tree):
-        if not is_test or id(node) in documentation:
+    module = _Module()
+    module.read(ast.parse(text))
+    yield from module.names
+    for node, string, is_documentation in module.strings:
+        if not is_test or is_documentation:
             yield Passage(text=string, first=node.lineno, last=node.end_lineno or node.lineno)
 
 
@@ -205,36 +203,63 @@ def _joined(block: Sequence[tokenize.TokenInfo]) -> Passage:
     return Passage(text=text, first=block[0].start[0], last=block[-1].start[0])
 
 
-def _strings(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
-    """Yield each string of a module with its text, in which {} is an inserted value."""
-    if isinstance(node, ast.JoinedStr):
-        yield node, "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
-        inserted = [part for part in node.values if isinstance(part, ast.FormattedValue)]
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield node, node.value
-        inserted = []
-    else:
-        inserted = None
-    for child in ast.iter_child_nodes(node) if inserted is None else [part.value for part in inserted]:
-        yield from _strings(child)
+class _Module:
+    """The names that a module defines, and its strings, each with whether it is a statement of its own.
+
+    One way through the tree finds both: most time of the search is spent in the trees.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[Passage] = []
+        self.strings: list[tuple[ast.expr, str, bool]] = []
+
+    def read(self, node: ast.AST, *, is_statement: bool = False) -> None:
+        """Read a node and everything below it."""
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str):
+                self.strings.append((node, node.value, is_statement))
+        elif isinstance(node, ast.JoinedStr):
+            self._read_joined(node)
+        else:
+            if name := _defined(node):
+                self.names.append(name)
+            for child in _children(node):
+                self.read(child, is_statement=isinstance(node, ast.Expr))
+
+    def _read_joined(self, node: ast.JoinedStr) -> None:
+        """Read a string in which {} is an inserted value, and then the values."""
+        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        self.strings.append((node, text, False))
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue):
+                self.read(part.value)
 
 
-def _names(tree: ast.AST) -> Iterator[Passage]:
-    """Yield the names that a module defines."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                yield _named(node.name, node.lineno)
-            case ast.arg():
-                yield _named(node.arg, node.lineno)
-            case ast.Name(ctx=ast.Store()):
-                yield _named(node.id, node.lineno)
-            case ast.Attribute(ctx=ast.Store()):
-                yield _named(node.attr, node.lineno)
-            case ast.alias(asname=str(name)):
-                yield _named(name, node.lineno)
-            case _:
-                pass
+def _defined(node: ast.AST) -> Passage | None:
+    """Return the name that a node defines."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return _named(node.name, node.lineno)
+        case ast.arg():
+            return _named(node.arg, node.lineno)
+        case ast.Name(ctx=ast.Store()):
+            return _named(node.id, node.lineno)
+        case ast.Attribute(ctx=ast.Store()):
+            return _named(node.attr, node.lineno)
+        case ast.alias(asname=str(name)):
+            return _named(name, node.lineno)
+        case _:
+            return None
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes below a node that have a content; `ast.iter_child_nodes` takes twice the time."""
+    for field in node._fields:
+        child = getattr(node, field, None)
+        if isinstance(child, list):
+            yield from (each for each in child if isinstance(each, ast.AST))
+        elif isinstance(child, ast.AST) and child._fields:
+            yield child
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:

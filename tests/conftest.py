@@ -14,7 +14,6 @@ import coverage
 import psycopg
 import pytest
 import structlog
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
@@ -27,6 +26,7 @@ from tests.support.checkout import MEASURED, ROOT
 from tests.support.commands import RunEtl
 from tests.support.definitions import Define
 from tests.support.faults import Connection
+from tests.support.fresh_databases import FreshDatabases
 from tests.support.servers import quick_folder, quick_server
 from tests.support.site import Site
 
@@ -120,25 +120,26 @@ def postgresql_maintenance(postgresql_template: NoopExecutor) -> Iterator[Connec
         yield connection
 
 
+@pytest.fixture(scope="session")
+def fresh_databases(postgresql_maintenance: Connection, postgresql_template: NoopExecutor) -> Iterator[FreshDatabases]:
+    """Give the databases of all tests, one after the other."""
+    databases = FreshDatabases(postgresql_maintenance, postgresql_template.dbname, postgresql_template.template_dbname)
+    yield databases
+    databases.delete()
+
+
 @pytest.fixture
-def postgresql(postgresql_maintenance: Connection, postgresql_template: NoopExecutor) -> Iterator[Connection]:
+def postgresql(fresh_databases: FreshDatabases, postgresql_maintenance: Connection) -> Iterator[Connection]:
     """Give a connection to a database of the test's own.
 
-    The fixture of pytest-postgresql connects four times and lets each page of the database be logged: with one session
-    and a copy of the template's files a database costs less than half.
+    The fixture of pytest-postgresql connects four times, lets each page of the database be logged, and deletes it also
+    when the test wrote nothing: this one costs less than half.
     """
-    name = sql.Identifier(postgresql_template.dbname)
-    template = sql.Identifier(postgresql_template.template_dbname)
-    create = sql.SQL("create database {} template {} strategy file_copy")
-    drop = sql.SQL("drop database if exists {} with (force)").format(name)
-    postgresql_maintenance.execute(drop)  # A test that was interrupted may have left it.
-    postgresql_maintenance.execute(create.format(name, template))
-    address = make_conninfo(postgresql_maintenance.info.dsn, dbname=postgresql_template.dbname)
-    try:
-        with closing(psycopg.connect(address)) as connection:
-            yield connection
-    finally:
-        postgresql_maintenance.execute(drop)
+    with (
+        fresh_databases.one() as name,
+        closing(psycopg.connect(make_conninfo(postgresql_maintenance.info.dsn, dbname=name))) as connection,
+    ):
+        yield connection
 
 
 @pytest.fixture

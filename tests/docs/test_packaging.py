@@ -269,6 +269,13 @@ def test_make_help_lists_every_target() -> None:
     assert make("help") == make()
 
 
+def test_make_lint_runs_each_linter() -> None:
+    """`make lint` runs every linter, although several run at the same time."""
+    commands = make("--dry-run", "-o", ".venv/.installed", "lint").splitlines()
+    for linter in ("ruff check", "ruff format --check", "lint-imports", "mypy", "python -m scripts.words"):
+        assert f".venv/bin/{linter}" in commands
+
+
 def test_make_lets_no_setting_send_demo_or_tests_to_another_server(tmp_path: Path) -> None:
     """Demo and tests use the embedded database, whatever server and settings the environment names."""
     names = ("DATABASE_URL", "ETL_DATABASE_URL", "ETL_BATCH_ROWS", "PGHOST", "PGSERVICE")

@@ -3,7 +3,8 @@
 A module sets `RECORDS`, the number of records of its sources.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tests.support.cases import Case, clean_case
 from tests.support.databases import Databases, databases_of
 from tests.support.faults import Connection
 from tests.support.site import Site
+
+CaseOf = Callable[[Databases, str, int], Case]
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +43,24 @@ def connection(site: Site) -> Connection:
     return site.connection
 
 
+@pytest.fixture(scope="session")
+def case_of(tmp_path_factory: pytest.TempPathFactory) -> CaseOf:
+    """Return a function that makes a case of databases, dataset and number of records; the modules share each case."""
+
+    @cache
+    def case_of(databases: Databases, dataset: str, records: int) -> Case:
+        return clean_case(databases, tmp_path_factory.mktemp(dataset), dataset, records)
+
+    return case_of
+
+
 @pytest.fixture(scope="module")
-def appended(databases: Databases, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Case:
+def appended(case_of: CaseOf, databases: Databases, request: pytest.FixtureRequest) -> Case:
     """Give a source that is appended; most of its batches hold a refused record."""
-    return clean_case(databases, tmp_path_factory.mktemp("appended"), "deliveries", request.module.RECORDS)
+    return case_of(databases, "deliveries", request.module.RECORDS)
 
 
 @pytest.fixture(scope="module")
-def merged(databases: Databases, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Case:
+def merged(case_of: CaseOf, databases: Databases, request: pytest.FixtureRequest) -> Case:
     """Give a source that is merged and has aggregates."""
-    return clean_case(databases, tmp_path_factory.mktemp("merged"), "shipments", request.module.RECORDS)
+    return case_of(databases, "shipments", request.module.RECORDS)
