@@ -122,13 +122,7 @@ def rules(column: Column, type_: NumberType) -> Rules:
             convert = _exact(column, _whole_converter(column, *type_.limits), _WHOLE.keeps)
             return Rules(
                 convert=convert,
-                convert_all=_convert_all(
-                    {int},
-                    convert,
-                    is_bounded_above=_has_upper_limit(column),
-                    is_bounded_below=_has_lower_limit(column),
-                    digits=len(str(type_.limits[1])) - 1,
-                ),
+                convert_all=_convert_all(column, {int}, convert, digits=len(str(type_.limits[1])) - 1),
                 accept=_whole_acceptor(column, *type_.limits),
                 group=_WHOLE_NUMBERS,
                 keeps=_WHOLE.keeps,
@@ -138,13 +132,7 @@ def rules(column: Column, type_: NumberType) -> Rules:
             convert = _exact(column, _numeric_converter(column), _NUMERIC.keeps)
             return Rules(
                 convert=convert,
-                convert_all=_convert_all(
-                    {int, Decimal},
-                    convert,
-                    is_bounded_above=_has_upper_limit(column),
-                    is_bounded_below=_has_lower_limit(column),
-                    digits=LONGEST_NUMBER,
-                ),
+                convert_all=_convert_all(column, {int, Decimal}, convert, digits=LONGEST_NUMBER),
                 accept=_numeric_acceptor(column),
                 group=_NUMBERS,
                 keeps=_NUMERIC.keeps,
@@ -256,22 +244,14 @@ def _double_converter(column: Column) -> Convert:
     return convert
 
 
-def _has_lower_limit(column: Column) -> bool:
-    """Return whether a column refuses a number without a sign that is too small."""
-    return column.above is not None or (column.min is not None and column.min != 0)
-
-
-def _has_upper_limit(column: Column) -> bool:
-    return column.max is not None
-
-
-def _convert_all(
-    expected: set[type], convert: Convert, *, is_bounded_below: bool, is_bounded_above: bool, digits: int
-) -> ConvertAll:
+def _convert_all(column: Column, expected: set[type], convert: Convert, *, digits: int) -> ConvertAll:
     """Return the conversion of a whole column: the limits of all values are those of the least and the largest.
 
     A number of more than so many `digits` may be too large in any case.
     """
+    # A number without a sign is not below zero.
+    is_bounded_below = column.above is not None or (column.min is not None and column.min != 0)
+    is_bounded_above = column.max is not None
 
     def convert_all(values: Sequence[Any]) -> Sequence[str] | None:
         if not expected.issuperset(map(type, values)):
