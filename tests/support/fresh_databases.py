@@ -1,12 +1,12 @@
 """The databases of the tests of one process, one after the other, each as fresh as its template."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from psycopg import sql
 
 from tests.support.faults import Connection
+from tests.support.waiting import until
 
 
 class FreshDatabases:
@@ -55,9 +55,12 @@ class FreshDatabases:
     def _stays_in_use(self) -> bool:
         """Return whether somebody is connected still; a backend ends a moment after its connection."""
         query = "select 1 from pg_stat_activity where datname = %s and backend_type = 'client backend' limit 1"
-        deadline = time.monotonic() + 0.1
-        while is_in_use := self._maintenance.execute(query, [self.name]).fetchone() is not None:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.002)
-        return is_in_use
+
+        def is_left() -> bool:
+            return self._maintenance.execute(query, [self.name]).fetchone() is None
+
+        try:
+            until(is_left, "the end of the connections to the database", 0.1, pause=0.002)
+        except AssertionError:
+            return True
+        return False

@@ -4,6 +4,7 @@ A decoder does not say at which byte of its input it found a value. The address 
 """
 
 import ctypes
+from functools import cached_property
 from typing import ClassVar
 
 import msgspec
@@ -35,19 +36,23 @@ _SIMPLE = 0
 
 
 class Text:
-    """Bytes that are decoded; they stay where they are as long as this object lives."""
+    """Bytes that were decoded, with a block that begins at one of them. They stay where they are while this lives."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, begin: int = 0) -> None:
         self.data = data
-        self._address = _address(data)
+        self._begin = begin
 
     def offset_of(self, token: msgspec.Raw | bytes) -> int | None:
-        """Return the byte, from 0, at which a token begins that is a view of these bytes; None: it is none.
+        """Return the byte of the block at which a token begins that is a view of these bytes; None: it is none.
 
         While these bytes live, no others have an address in them.
         """
         offset = _address(token) - self._address
-        return offset if 0 <= offset < len(self.data) else None
+        return offset - self._begin if 0 <= offset < len(self.data) else None
+
+    @cached_property
+    def _address(self) -> int:
+        return _address(self.data)
 
 
 def _address(data: msgspec.Raw | bytes) -> int:

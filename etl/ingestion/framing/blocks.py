@@ -98,14 +98,14 @@ class RecordBlock:
         To find where the token is costs less than to find where all records of the block are.
         """
         found = None
-        if token is not None and self._decoded is not None and self._spans is None:
+        if token is not None and self._text is not None and self._spans is None:
             offset = self._text.offset_of(token)
-            found = None if offset is None else span_around(self.data, self._shape, offset - self._decoded[1])
+            found = None if offset is None else span_around(self.data, self._shape, offset)
         return found or self.spans[place]
 
     @cached_property
-    def _text(self) -> Text:
-        return Text(self._decoded[0] if self._decoded else b"")
+    def _text(self) -> Text | None:
+        return Text(*self._decoded) if self._decoded else None
 
     @property
     def spans(self) -> Spans:

@@ -134,9 +134,9 @@ def span_around(data: bytes, shape: PieceShape, offset: int) -> Span | None:
     """
     if shape == "lines":
         start, end = data.rfind(b"\n", 0, offset) + 1, data.find(b"\n", offset)
-        line = data[start : len(data) if end < 0 else end].rstrip(_BLANK)
+        line = data[start : len(data) if end < 0 else end]
         start += len(line) - len(line.lstrip(_BLANK))
-        return Span(start, start + len(line.lstrip(_BLANK)))
+        return Span(start, start + len(line.strip(_BLANK)))
     head = _HEAD.match(data)
     if shape != "array" or not head:
         return None

@@ -220,6 +220,7 @@ class BatchBuilder:
     def _lineages_of(self, places: Sequence[int], table: Table) -> list[str]:
         if table.has_digest:
             return [self._lineage_of(place).of(table) for place in places]
+        # As `of` writes it, without an object for each record.
         return [f"{self._lineage}\t{place}\n" for place in places]
 
     def _lineage_of(self, place: int) -> RecordLineage:

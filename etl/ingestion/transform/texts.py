@@ -177,11 +177,11 @@ def _accept_group(rows: Sequence[Token], width: int) -> Accepted | None:
     return accepted
 
 
-def _accepted_without(places: set[int], rows: Sequence[Token], joined: bytes, width: int) -> Accepted | None:
+def _accepted_without(odd_places: set[int], rows: Sequence[Token], joined: bytes, width: int) -> Accepted | None:
     """Return the fields of rows with null for some odd ones; None: many rows have any, or have other odd tokens."""
     odd: Mapping[int, Sequence[int]] = {}
-    if places:
-        odd = by_rows(sorted(places), width)
+    if odd_places:
+        odd = by_rows(sorted(odd_places), width)
         if not are_few(odd, rows):
             return None
         rows = list(rows)
